@@ -1,0 +1,1 @@
+"""The thin commands: they parse, call the control API and print."""

@@ -1,0 +1,101 @@
+"""Where siblings meet: the protocols that one part of the gateway offers another.
+
+`edge`, `upstream`, `state`, `control` and the others never import each other; `app.py` plugs an implementation of a
+protocol into whoever asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway.core.model import Deadlines, Headers, Side
+
+
+@dataclass(slots=True)
+class StreamedBody:
+    """A request body that is still arriving.
+
+    Attributes:
+        length: Its length in bytes if the client declared one, else None (it goes out chunked).
+        chunks: The pieces, none of them empty, iterated once. `aclose` is called when no more are wanted.
+    """
+
+    length: int | None
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(slots=True)
+class UpstreamRequest:
+    """What goes to a side. Framing fields (Connection, Content-Length, Transfer-Encoding) are the upstream client's.
+
+    Attributes:
+        method: Upper-case token.
+        target: Origin-form, byte-exact as the client sent it.
+        headers: End-to-end fields in order, `host` among them.
+        body: None = no body and no framing field; bytes (may be empty: `content-length: 0`); or a stream.
+        deadlines: Bounds on the phases.
+        may_retry: Whether the request may be sent a second time on a fresh connection when a kept-alive one turns out
+            to be dead before any byte of an answer (reads; anything when nothing was sent is retried regardless).
+    """
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: bytes | StreamedBody | None
+    deadlines: Deadlines
+    may_retry: bool
+
+
+class UpstreamResponse(Protocol):
+    """An answer whose head has arrived.
+
+    Attributes:
+        status: Final status code, 200-599.
+        headers: Every field as received, lower-case names, hop-by-hop ones included.
+        length: Length of the body in bytes, or None when it is chunked or delimited by the end of the connection;
+            0 when the answer has none (HEAD, 204, 304), whatever its fields say.
+        instance: Name of the instance that answered.
+    """
+
+    status: int
+    headers: Headers
+    length: int | None
+    instance: str
+
+    async def read(self) -> bytes:
+        """The next piece of the body; `b""` once it is complete.
+
+        Raises:
+            UpstreamError: The body ended early, was malformed or took too long.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of the exchange; closes the connection unless the body was read to its end. Idempotent."""
+        ...
+
+
+class Upstream(Protocol):
+    """One side as seen by the data plane."""
+
+    side: Side
+
+    async def exchange(self, request: UpstreamRequest, key: str | None) -> UpstreamResponse:
+        """Sends a request and returns as soon as the head of the answer is there; the upload may still be running.
+
+        Cancelling the call closes the connection at once, whatever the phase.
+
+        Args:
+            request: What to send.
+            key: Chooses the instance where `balance: key`.
+
+        Raises:
+            UpstreamError: No usable answer came.
+        """
+        ...
+
+
+Clock = Callable[[], float]
+"""Monotonic seconds."""

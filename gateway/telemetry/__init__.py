@@ -1,0 +1,1 @@
+"""What is counted and logged: counters, latency histograms, metrics exposition, structured logs."""
