@@ -1,4 +1,7 @@
-"""The gateway's exceptions. Each carries data; what a client sees of one is decided in edge/problem.py."""
+"""The gateway's exceptions. Each carries data; what a client sees of one is decided in edge/problem.py.
+
+Refusals that core decides are `gateway.core.refusal.Refusal`.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,6 @@ from gateway.core.model import ErrorCode
 
 class CrossfadeError(Exception):
     """Base of every error that the gateway raises on purpose."""
-
-
-class RequestRefusedError(CrossfadeError):
-    """The gateway answers a request itself.
-
-    Attributes:
-        code: Why.
-        message: What happened and what to do, safe to show to the client.
-        close: Whether the connection must end with the answer (framing can no longer be trusted, body not read).
-    """
-
-    def __init__(self, code: ErrorCode, message: str, *, close: bool = False) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.close = close
 
 
 class Phase(StrEnum):

@@ -160,7 +160,7 @@ class SideDefinition:
 
     side: Side
     instances: tuple[Instance, ...]
-    balance: Balance = Balance.P2C
+    balance: Balance = Balance.KEY
     host: str | None = None
     ca_file: str | None = None
     health: HealthProbe | None = None
@@ -282,6 +282,7 @@ class Definition:
     Attributes:
         migration: Name; prefix of every salt and Redis key.
         mcp_path: Normalised path of the MCP endpoint, or None.
+        mcp_stateless: Whether the sides keep no MCP sessions; GET and DELETE on the MCP path are then 405.
         sides: Both sides.
         groups: By name, implicit ones included.
         operations: By name, in file order.
@@ -302,6 +303,7 @@ class Definition:
     deny_paths: tuple[str, ...] = ("/v1/workspaces",)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     thresholds: Thresholds = Thresholds()
+    mcp_stateless: bool = True
     steps: tuple[Ppm, ...] = (Ppm(10_000), Ppm(50_000), Ppm(250_000), Ppm(500_000), PPM_ALL)
     digest: str = ""
 
