@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.core.model import Deadlines, Headers, Side
+from gateway.core.decide import Doubt
+from gateway.core.model import Deadlines, ErrorCode, Headers, Side
+from gateway.core.outcome import Outcome
 
 
 @dataclass(slots=True)
@@ -99,3 +101,34 @@ class Upstream(Protocol):
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
+
+
+class Observer(Protocol):
+    """What the data plane reports about each request. Every call is cheap and never waits."""
+
+    def answered(self, operation: int, side: Side | None, outcome: Outcome, seconds: float) -> None:
+        """A request ended.
+
+        Args:
+            operation: Index of its plan, or -1 when no operation matched.
+            side: Who answered, or None when no side was asked.
+            outcome: How it ended.
+            seconds: From the end of its head to the end of the answer.
+        """
+        ...
+
+    def refused(self, code: ErrorCode) -> None:
+        """The gateway answered itself."""
+        ...
+
+    def doubted(self, doubt: Doubt) -> None:
+        """Something about the request could not be told."""
+        ...
+
+    def forged(self, fields: int) -> None:
+        """Header fields that a client had no business sending were removed."""
+        ...
+
+    def force_ignored(self) -> None:
+        """A `Crossfade-Force` was invalid, expired or not allowed here."""
+        ...

@@ -185,6 +185,10 @@ class Router:
             return Classified(None, is_mcp=True, body_names_operation=True)
         return Classified(self._tools.get(name), is_mcp=True)
 
+    def is_mcp_path(self, raw_path: bytes) -> bool:
+        """Whether a path is the MCP endpoint's, however it was written."""
+        return self._mcp_path is not None and normalise(raw_path).strictest == self._mcp_path
+
     def classify_mcp_body(self, message: object) -> str | None:
         """The operation that an MCP message calls, or None when it calls none that is configured.
 

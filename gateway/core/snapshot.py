@@ -7,8 +7,9 @@ here. It must not know where the policy came from nor how it travels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from gateway.core.classify import Router
 from gateway.core.keys import body_may_decide, header_names_of
@@ -32,6 +33,9 @@ from gateway.core.model import (
 )
 from gateway.core.side_choice import share_limit
 from gateway.core.stages import Route, rank, route, share_in
+
+_MCP_BODY_LIMIT_BYTES: Final = 4 << 20
+"""Where no operation is matched by MCP: the limit of the reference SDK's own server."""
 
 
 class SnapshotOrigin(StrEnum):
@@ -94,6 +98,8 @@ class Snapshot:
         stale: No successful read of the policy lately.
         guards_dual_writes: Some dual group is in `live` or later: a write that cannot be told apart is refused.
         guarded_headers: Lower-case names whose underscore spellings are dropped, since a side may read them alike.
+        pseudonym: The gateway's name in `Via`.
+        mcp_body_limit_bytes: Largest MCP message that is read to find its operation.
     """
 
     definition: Definition
@@ -104,7 +110,9 @@ class Snapshot:
     origin: SnapshotOrigin
     stale: bool
     guards_dual_writes: bool
-    guarded_headers: frozenset[bytes] = field(default_factory=frozenset)
+    guarded_headers: frozenset[bytes]
+    pseudonym: bytes
+    mcp_body_limit_bytes: int
 
     @property
     def epoch(self) -> Epoch:
@@ -236,4 +244,8 @@ def compile_snapshot(
         stale=stale,
         guards_dual_writes=any(plan.must_have_key for plan in plans.values()),
         guarded_headers=header_names_of(recipes),
+        pseudonym=f"crossfade-{definition.migration}".encode(),
+        mcp_body_limit_bytes=max(
+            (op.body_limit_bytes for op in definition.operations.values() if op.mcp), default=_MCP_BODY_LIMIT_BYTES
+        ),
     )

@@ -1,0 +1,274 @@
+"""Header rules: what is removed, kept and written on the way to a side and back to the client.
+
+Order matters and is the order of RFC 9110 §7.6.1: first the fields that concern one connection go, then what a client
+must not say, then the gateway adds its own. A header list is never changed in place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final
+
+from gateway.core.model import Headers
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"proxy-connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# Framing is computed, Expect is answered by the gateway, a method is what the request line says.
+_NEVER_FORWARDED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"http2-settings", b"x-http-method-override"}
+
+# `Connection: authorization` must not strip what a rule of the gateway or the side relies on.
+_NOT_DELETABLE: Final = frozenset({b"host", b"cache-control", b"authorization", b"idempotency-key", b"x-request-id"})
+
+_FORWARDING: Final = (b"x-forwarded-", b"forwarded", b"x-real-ip")
+
+_GATEWAY_WRITES: Final = frozenset(
+    {
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"x-http-method-override",
+        b"x-request-id",
+        b"idempotency-key",
+        b"authorization",
+        b"mcp-method",
+        b"mcp-name",
+        b"mcp-protocol-version",
+    }
+)
+"""Fields whose underscore spelling a CGI-style side would read as the field itself."""
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# W3C Trace Context §3.2: version ff is invalid, ids are not all zero; only version 00 has a fixed length.
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]*)?"
+)
+_VIA_LOOP: Final = 3
+
+
+@dataclass(slots=True)
+class Incoming:
+    """A request's fields after everything that may not pass was taken out.
+
+    Attributes:
+        headers: What is left, in order.
+        force: The raw `Crossfade-Force`, if exactly one came.
+        forged: How many fields a client had no business sending were removed.
+        forwarded_for: `X-Forwarded-For` values of a trusted peer.
+        looping: The request has passed this gateway before, too often.
+    """
+
+    headers: Headers
+    force: bytes | None = None
+    forged: int = 0
+    forwarded_for: list[bytes] = field(default_factory=list)
+    looping: bool = False
+
+
+def receive(headers: Headers, *, trusted_peer: bool, guarded: frozenset[bytes], pseudonym: bytes) -> Incoming:
+    """Takes out what concerns one connection and what a client may not say.
+
+    Args:
+        headers: As received, lower-case names.
+        trusted_peer: Whether the peer is one of `trusted_proxies`.
+        guarded: Further names whose underscore spelling is removed: the headers that decide keys.
+        pseudonym: The gateway's name in `Via`.
+    """
+    named = _named_by_connection(headers)
+    incoming = Incoming([])
+    forces: list[bytes] = []
+    passes = 0
+    for name, value in headers:
+        if name in _NEVER_FORWARDED or name in named:
+            continue
+        plain = name if b"_" not in name else name.replace(b"_", b"-")
+        if plain.startswith(b"crossfade-"):
+            if name == b"crossfade-force":
+                forces.append(value)
+            else:
+                incoming.forged += 1
+        elif plain.startswith(_FORWARDING):
+            if not trusted_peer or plain is not name:
+                incoming.forged += 1
+            elif name == b"x-forwarded-for":
+                incoming.forwarded_for.append(value)
+            else:
+                incoming.headers.append((name, value))
+        elif plain is not name and (plain in _GATEWAY_WRITES or plain in guarded):
+            incoming.forged += 1
+        else:
+            passes += name == b"via" and pseudonym in value
+            incoming.headers.append((name, value))
+    if len(forces) == 1:
+        incoming.force = forces[0]
+    else:
+        incoming.forged += len(forces)
+    incoming.looping = passes >= _VIA_LOOP
+    return incoming
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What the gateway says of itself and of the client to a side.
+
+    Attributes:
+        peer: Address of the connection's other end.
+        scheme: `http` or `https`, as the client sees it.
+        version: HTTP version the client spoke, `1.1` or `1.0`.
+        pseudonym: Name in `Via`.
+        trusted_peer: Whether the peer's own forwarding fields were kept.
+        host: What the side gets as `Host`, instead of the client's, or None.
+        fallback_host: What it gets when the client sent none, as HTTP/1.0 allows.
+        auth: The internal token, or None.
+    """
+
+    peer: bytes
+    scheme: bytes
+    version: bytes
+    pseudonym: bytes
+    trusted_peer: bool
+    host: bytes | None
+    fallback_host: bytes
+    auth: bytes | None
+
+
+def to_side(incoming: Incoming, hop: Hop, request_id: bytes, extra: Headers, *, entropy: int) -> Headers:
+    """The fields that go to a side.
+
+    Args:
+        incoming: From `receive`.
+        hop: About this connection.
+        request_id: From `request_id`.
+        extra: More fields to add; they replace the client's of the same name.
+        entropy: At least 192 random bits, for a trace that starts here.
+    """
+    replaced = {name for name, _ in extra}
+    out: Headers = []
+    host = b""
+    has_forwarded_host = has_forwarded_proto = False
+    traceparents: list[bytes] = []
+    for name, value in incoming.headers:
+        if name == b"host":
+            host = value
+            out.append((name, hop.host or value))
+        elif name == b"traceparent":
+            traceparents.append(value)
+        elif name != b"x-request-id" and name not in replaced:
+            has_forwarded_host |= name == b"x-forwarded-host"
+            has_forwarded_proto |= name == b"x-forwarded-proto"
+            out.append((name, value))
+    if len(traceparents) == 1 and is_traceparent(traceparents[0]):
+        out.append((b"traceparent", traceparents[0]))
+    else:
+        out = [item for item in out if item[0] != b"tracestate"] if traceparents else out
+        out.append((b"traceparent", new_traceparent(entropy)))
+    out.append((b"via", hop.version + b" " + hop.pseudonym))
+    out.append((b"x-forwarded-for", b", ".join((*incoming.forwarded_for, hop.peer))))
+    if not has_forwarded_proto:
+        out.append((b"x-forwarded-proto", hop.scheme))
+    if not host:
+        out.append((b"host", hop.host or hop.fallback_host))
+    elif not has_forwarded_host:
+        out.append((b"x-forwarded-host", host))
+    out.append((b"x-request-id", request_id))
+    if hop.auth is not None:
+        out.append((b"crossfade-auth", hop.auth))
+    out.extend(extra)
+    return out
+
+
+def to_client(headers: Headers, extra: Headers, *, date: bytes) -> Headers:
+    """The fields of an answer that go to the client. Framing fields are the edge's to add.
+
+    Args:
+        headers: As the side sent them.
+        extra: The gateway's own; they replace the side's of the same name.
+        date: Current `Date`, for an answer without one (RFC 9110 §6.6.1).
+    """
+    named = _named_by_connection(headers)
+    replaced = {name for name, _ in extra}
+    out = [
+        (name, value)
+        for name, value in headers
+        if name not in HOP_BY_HOP
+        and name != b"content-length"
+        and name not in named
+        and name not in replaced
+        and not name.startswith(b"crossfade-")
+    ]
+    if not any(name == b"date" for name, _ in out):
+        out.append((b"date", date))
+    out.extend(extra)
+    return out
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes] | set[bytes]:
+    named: set[bytes] = set()
+    for name, value in headers:
+        if name == b"connection" and value not in (b"keep-alive", b"close", b"Keep-Alive"):
+            named.update(token.strip(b" \t").lower() for token in value.split(b","))
+    return named - _NOT_DELETABLE if named else _NOTHING
+
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
+def request_id(headers: Headers, *, entropy: int) -> bytes:
+    """The client's request id if it sent one valid one, else a new one of 32 hex digits."""
+    ids = [value for name, value in headers if name == b"x-request-id"]
+    if len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]):
+        return ids[0]
+    return b"%032x" % (entropy & ((1 << 128) - 1))
+
+
+def is_traceparent(value: bytes) -> bool:
+    """Whether `value` is a valid W3C `traceparent`."""
+    found = _TRACEPARENT.fullmatch(value)
+    return found is not None and not (found[1] == b"00" and found[2])
+
+
+def new_traceparent(entropy: int) -> bytes:
+    """A `traceparent` that starts a trace, not sampled."""
+    trace = (entropy & ((1 << 128) - 1)) or 1
+    span = ((entropy >> 128) & ((1 << 64) - 1)) or 1
+    return b"00-%032x-%016x-00" % (trace, span)
+
+
+def client_address(peer: str, forwarded_for: Iterable[bytes], trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
+    """The client as seen through trusted proxies: the last address in the chain that is not one of them."""
+    chain = [part.strip().decode("latin-1") for value in forwarded_for for part in value.split(b",")]
+    address = peer
+    for hop in reversed(chain):
+        if not is_trusted(address, trusted):
+            break
+        try:
+            ip_address(hop)
+        except ValueError:
+            break
+        address = hop
+    return address
+
+
+def is_trusted(address: str, trusted: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    """Whether `address` lies in one of the trusted networks."""
+    if not trusted:
+        return False
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in trusted)

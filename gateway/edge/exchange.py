@@ -1,0 +1,261 @@
+"""One request and its answer on a client connection: the ASGI side of `EdgeProtocol`.
+
+Owns the request body on its way in and the framing of the answer on its way out. It must not know where requests go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.core.model import Headers
+from gateway.core.refusal import Refusal
+from gateway.edge.problem import problem
+
+if TYPE_CHECKING:
+    from gateway.edge.protocol import EdgeProtocol
+
+Message = dict[str, Any]
+
+_NO_BODY: Final = frozenset({204, 304})
+_STATUS_LINE: Final = {
+    status: b"HTTP/1.1 %d %s\r\n"
+    % (status, HTTPStatus(status).phrase.encode() if status in HTTPStatus._value2member_map_ else b"")
+    for status in range(200, 600)
+}
+
+
+class Exchange:
+    """A request and its answer.
+
+    Handed to the application as `scope["extensions"]["crossfade"]`.
+
+    Attributes:
+        target: The request target in origin-form, byte-exact.
+        length: Declared length of the body, None when chunked.
+        has_body: Whether the client declared a body at all.
+        more_body: Whether body bytes are still to come.
+        keep_alive: Whether the connection may carry another request afterwards.
+        started: The answer's head was given to the connection.
+        complete: The answer was given to the connection whole.
+        refusal: Answer this instead of running the application.
+        task: The application at work.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_head",
+        "_head_only",
+        "_owed",
+        "_protocol",
+        "_taken",
+        "_waiter",
+        "complete",
+        "disconnected",
+        "expects_continue",
+        "has_body",
+        "keep_alive",
+        "length",
+        "more_body",
+        "refusal",
+        "scope",
+        "started",
+        "target",
+        "task",
+    )
+
+    def __init__(self, protocol: EdgeProtocol, scope: Message | None, target: bytes) -> None:
+        self._protocol = protocol
+        self.scope = scope
+        self.target = target
+        self.length: int | None = 0
+        self.has_body = False
+        self.more_body = True
+        self.keep_alive = True
+        self.expects_continue = False
+        self.started = False
+        self.complete = False
+        self.disconnected = False
+        self.refusal: Refusal | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._body = bytearray()
+        self._taken = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: list[bytes] | None = None
+        self._head_only = False
+        self._chunked = False
+        self._owed: int | None = None
+
+    # --- the request, fed by the protocol ---
+
+    def feed(self, data: bytes) -> int:
+        """Takes body bytes; returns how many are waiting to be received."""
+        self._body += data
+        self._wake()
+        return len(self._body)
+
+    def finish_body(self) -> None:
+        """The body is complete."""
+        self.more_body = False
+        self._wake()
+
+    def lose(self) -> None:
+        """The client is gone: whatever runs for it is cancelled."""
+        self.disconnected = True
+        self._wake()
+        if self.task is not None and not self.complete:
+            self.task.cancel()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answers with a refusal in place of the application, or aborts if an answer has begun."""
+        self.refusal = refusal
+        if self.started:
+            self.abort()
+        elif self.task is not None:
+            self.task.cancel()
+
+    # --- ASGI ---
+
+    async def receive(self) -> Message:
+        """ASGI `receive`: the next piece of the body, or `http.disconnect`."""
+        if self.expects_continue and not self.started and self.more_body and not self._body:
+            self.expects_continue = False
+            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not self._body and self.more_body and not self.disconnected:
+            await self._wait()
+        if self.disconnected:
+            return {"type": "http.disconnect"}
+        if self._taken:
+            await self._wait_for_disconnect()
+            return {"type": "http.disconnect"}
+        body = bytes(self._body)
+        self._body.clear()
+        if self.more_body:
+            self._protocol.body_wanted()
+        else:
+            self._taken = True
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def take_whole_body(self) -> bytes | None:
+        """The body if all of it has arrived already and none was received yet, else None."""
+        if self.more_body or self._taken:
+            return None
+        body = bytes(self._body)
+        self._body.clear()
+        self._taken = True
+        return body
+
+    async def send(self, message: Message) -> None:
+        """ASGI `send`. Waits while the client takes nothing.
+
+        Raises:
+            RuntimeError: The application broke the protocol; the connection is aborted.
+        """
+        flow = self._protocol.flow
+        if flow.write_paused and not self.disconnected:
+            await flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start":
+            self.start(message["status"], message["headers"])
+        else:
+            self.write(message.get("body", b""), more=message.get("more_body", False))
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begins the answer. Its head goes out with the first body bytes, at the latest in the loop's next turn."""
+        if self.started:
+            raise RuntimeError("an answer was started twice")
+        self.started = True
+        self.expects_continue = False
+        protocol = self._protocol
+        if self.more_body or protocol.listener.draining:
+            # RFC 9112 §9.3: a body that was not read to its end would be taken for the next request.
+            self.keep_alive = False
+        self._head_only = self.scope is not None and self.scope["method"] == "HEAD"
+        head = [_STATUS_LINE[status]]
+        for name, value in headers:
+            if name == b"content-length":
+                if status in _NO_BODY and status != HTTPStatus.NOT_MODIFIED:
+                    continue
+                self._owed = int(value)
+            head += (name, b": ", value, b"\r\n")
+        if self._head_only or status in _NO_BODY:
+            self._head_only, self._owed = True, 0
+        elif self._owed is None:
+            if self.scope is None or self.scope["http_version"] == "1.1":
+                self._chunked = True
+                head.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False
+        if not self.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(b"\r\n")
+        self._head = head
+        protocol.loop.call_soon(self._flush)
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        """Gives body bytes to the connection."""
+        if not self.started or self.complete:
+            raise RuntimeError("body bytes outside an answer")
+        out, self._head = self._head or [], None
+        if data and not self._head_only:
+            if self._chunked:
+                out += (b"%x\r\n" % len(data), data, b"\r\n")
+            else:
+                if self._owed is not None:
+                    self._owed -= len(data)
+                    if self._owed < 0:
+                        self.abort()
+                        raise RuntimeError("an answer is longer than it said")
+                out.append(data)
+        if not more:
+            if self._owed:
+                self.abort()
+                raise RuntimeError("an answer is shorter than it said")
+            if self._chunked:
+                out.append(b"0\r\n\r\n")
+        if out and not self.disconnected:
+            self._protocol.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if not more:
+            self.complete = True
+            self._protocol.answered(self)
+
+    def abort(self) -> None:
+        """Resets the connection: the client must not take what it got for a whole answer."""
+        self.keep_alive = False
+        self._head = None
+        self._protocol.abort()
+
+    def answer_refusal(self, refusal: Refusal) -> None:
+        """Writes the refusal as the whole answer."""
+        answer = problem(refusal.code, refusal.message, allow=refusal.allow)
+        if refusal.close:
+            self.keep_alive = False
+        self._protocol.listener.refused(refusal.code)
+        length = (b"content-length", b"%d" % len(answer.body))
+        self.start(answer.status, [*answer.headers, (b"date", self._protocol.listener.date), length])
+        self.write(answer.body, more=False)
+
+    # --- inside ---
+
+    def _flush(self) -> None:
+        if self._head is not None and not self.disconnected:
+            head, self._head = self._head, None
+            self._protocol.transport.write(b"".join(head))
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = self._protocol.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def _wait_for_disconnect(self) -> None:
+        while not self.disconnected and not self.complete:
+            await self._wait()

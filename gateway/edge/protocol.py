@@ -1,0 +1,410 @@
+"""The client connection: uvicorn's httptools protocol, made strict and bounded.
+
+Adds what uvicorn leaves to a proxy in front of it: limits on the head, deadlines, one exact answer to a malformed
+request and nothing after it, answers of pipelined requests in order, the raw target, a lingering close. It must not
+know where requests go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+
+from gateway.core.model import ErrorCode, Headers
+from gateway.core.refusal import Refusal
+from gateway.edge.exchange import Exchange
+from gateway.edge.listener import EdgeConfig, Listener
+from gateway.edge.request_guard import RequestHead, check, origin_form
+
+_NEVER: Final = float("inf")
+_LINGER_S: Final = 2.0
+_LINGER_BYTES: Final = 1 << 20
+# What a chunk costs besides its bytes: up to 16 hex digits and two line ends.
+_PLAIN_CHUNK_BYTES: Final = 20
+
+
+class _Expiry(Enum):
+    """What a connection is waiting for when its deadline strikes."""
+
+    NOTHING = auto()
+    REQUEST = auto()
+    HEAD = auto()
+    BODY = auto()
+    LINGER = auto()
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One client connection. Callbacks come from httptools in the order of the bytes.
+
+    Attributes:
+        listener: What the worker's connections share.
+    """
+
+    def __init__(self, config: EdgeConfig, server_state: Any, app_state: Any, _loop: Any = None) -> None:  # noqa: ANN401 - uvicorn's own signature
+        super().__init__(config, server_state, app_state, _loop)
+        self.listener: Listener = config.listener
+        self._exchanges: deque[Exchange] = deque()
+        self._incoming: Exchange | None = None
+        self._deadline = _NEVER
+        self._expiry = _Expiry.NOTHING
+        self._write_deadline = _NEVER
+        self._head: Headers = []
+        self._in_head = True
+        self._begun = False
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._wire_bytes = 0
+        self._chunks = 0
+        self._overhead_checked = False
+        # No further request is read from this connection; what still comes is counted and dropped.
+        self._deaf = False
+        self._dropped_bytes = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<EdgeProtocol exchanges={len(self._exchanges)} expiry={self._expiry.name} deaf={self._deaf}"
+            f" in_head={self._in_head}>"
+        )
+
+    # --- transport ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """A client connected."""
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = get_local_addr(transport)
+        self.client = get_remote_addr(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
+        if len(self.listener.connections) >= self.listener.limits.connections:
+            self._deaf = True
+            transport.abort()
+            return
+        self.connections.add(self)
+        self.listener.connections.add(self)
+        self._expect(_Expiry.REQUEST, self.listener.limits.header_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The client is gone, or we closed."""
+        self.connections.discard(self)
+        self.listener.connections.discard(self)
+        self._deaf = True
+        self._expiry = _Expiry.NOTHING
+        self.flow.resume_writing()
+        for exchange in self._exchanges:
+            exchange.lose()
+        self._exchanges.clear()
+        self._incoming = None
+        self.parser = None  # type: ignore[assignment]  # as in uvicorn: breaks the reference cycle
+
+    def eof_received(self) -> None:
+        """The client will send no more: it counts as gone, as nginx has it, since its FIN may be all we ever see."""
+
+    def pause_writing(self) -> None:
+        """The client takes its answer slower than it comes."""
+        self._write_deadline = self.loop.time() + self.listener.limits.write_idle_timeout_s
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has taken most of what waited."""
+        self._write_deadline = _NEVER
+        self.flow.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        while data and not self._deaf:
+            if self._in_head:
+                if self._begun:
+                    self._head_bytes += len(data)
+                elif not self._exchanges:
+                    self._expect(_Expiry.HEAD, self.listener.limits.header_timeout_s)
+            else:
+                self._wire_bytes += len(data)
+            try:
+                self.parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as upgrade:
+                # Nothing is switched (RFC 9110 §7.8 lets a server ignore Upgrade): what follows is the next request.
+                data = data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self._refuse(Refusal(ErrorCode.BAD_REQUEST, "malformed HTTP", close=True))
+        if data:
+            self._drop(data)
+        elif not self._deaf:
+            self._check_dripping()
+
+    def _check_dripping(self) -> None:
+        limits = self.listener.limits
+        if self._in_head:
+            if self._begun and self._head_bytes > limits.header_bytes:
+                self._refuse(Refusal(ErrorCode.HEADERS_TOO_LARGE, _head_limit(limits.header_bytes), close=True))
+        elif self._overhead_checked:
+            overhead = self._wire_bytes - self._body_bytes - self._chunks * _PLAIN_CHUNK_BYTES
+            if overhead > limits.chunk_overhead_bytes:
+                self._refuse(Refusal(ErrorCode.BAD_REQUEST, "chunk extensions or trailers are too long", close=True))
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped_bytes += len(data)
+        if self._dropped_bytes > _LINGER_BYTES:
+            if self._expiry is _Expiry.LINGER:
+                self.transport.abort()
+            else:
+                self.flow.pause_reading()
+
+    # --- parser ---
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self.url = b""
+        self._head = []
+        self._begun = True
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the target."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; after the head it is a trailer, which is not forwarded: it came after every decision."""
+        if self._in_head and len(self._head) <= self.listener.limits.header_fields:
+            self._head.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: check it and hand the request over."""
+        if self._deaf:
+            return
+        self._in_head = False
+        head = RequestHead(
+            self.parser.get_method().decode("latin-1"), self.url, self.parser.get_http_version(), self._head
+        )
+        try:
+            self._check_sizes(head)
+            framing = check(head)
+            target = origin_form(head)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        exchange = Exchange(self, None, target)
+        exchange.scope = self._scope(head, target, exchange)
+        exchange.length = framing.length
+        exchange.has_body = framing.declared
+        exchange.keep_alive = head.version == "1.1" and not _has_token(head.headers, b"connection", b"close")
+        exchange.expects_continue = head.version == "1.1" and _has_token(head.headers, b"expect", b"100-continue")
+        self._body_bytes = self._wire_bytes = self._chunks = 0
+        # Bytes of the head share the first segment, so only what comes in later ones is measured.
+        self._overhead_checked = framing.length is None
+        self._incoming = exchange
+        self._expect(_Expiry.BODY, self.listener.limits.body_idle_timeout_s)
+        self._enqueue(exchange)
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._chunks += 1
+
+    def on_body(self, body: bytes) -> None:
+        """Body bytes."""
+        if self._deaf or self._incoming is None:
+            return
+        self._body_bytes += len(body)
+        waiting = self._incoming.feed(body)
+        if waiting > self.listener.limits.buffer_bytes:
+            # Our own slowness is not the client's: no deadline while we do not read.
+            self.flow.pause_reading()
+            self._expect(_Expiry.NOTHING, _NEVER)
+        elif not self.flow.read_paused:
+            self._deadline = self.loop.time() + self.listener.limits.body_idle_timeout_s
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._in_head = True
+        self._begun = False
+        if self._deaf or self._incoming is None:
+            return
+        exchange, self._incoming = self._incoming, None
+        self._expect(_Expiry.NOTHING, _NEVER)
+        exchange.finish_body()
+        if not exchange.keep_alive:
+            self._deaf = True
+
+    # --- exchanges ---
+
+    def body_wanted(self) -> None:
+        """An exchange has taken its waiting body bytes: read on."""
+        if self.flow.read_paused and len(self._exchanges) <= 1:
+            self.flow.resume_reading()
+            if self._incoming is not None:
+                self._expect(_Expiry.BODY, self.listener.limits.body_idle_timeout_s)
+
+    def answered(self, exchange: Exchange) -> None:
+        """An answer was written whole: next request, wait for one, or close."""
+        if not self._exchanges or self._exchanges[0] is not exchange or self.transport.is_closing():
+            return
+        self._exchanges.popleft()
+        self.server_state.total_requests += 1
+        if not exchange.keep_alive:
+            self._close(unread=exchange.more_body or self._dropped_bytes > 0 or bool(self._exchanges) or self._begun)
+        elif self._exchanges:
+            self._begin(self._exchanges[0])
+        elif not self._begun:
+            self.flow.resume_reading()
+            self._expect(_Expiry.REQUEST, self.listener.limits.keep_alive_s)
+        else:
+            self.flow.resume_reading()
+            self._expect(_Expiry.HEAD, self.listener.limits.header_timeout_s)
+
+    def abort(self) -> None:
+        """Resets the connection."""
+        self._deaf = True
+        self.transport.abort()
+
+    def drain(self, now: float) -> None:
+        """The worker is leaving: idle connections end when its linger time is over, the others with their answer."""
+        if self.listener.linger_until <= now:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """Ends an idle connection at once; a busy one ends with its answer (the listener is draining)."""
+        if not self._exchanges and not self._begun:
+            self.transport.close()
+
+    def expire_if_overdue(self, now: float) -> None:
+        """Ends what has waited too long. Called by the listener's sweep."""
+        if now > self._write_deadline:
+            self.transport.abort()
+            return
+        if self.listener.draining and now > self.listener.linger_until:
+            self.shutdown()
+        if now < self._deadline:
+            return
+        match self._expiry:
+            case _Expiry.NOTHING:
+                return
+            case _Expiry.REQUEST:
+                self.transport.close()
+            case _Expiry.LINGER:
+                self.transport.abort()
+            case _Expiry.HEAD | _Expiry.BODY:
+                if self._exchanges and self._incoming is None:
+                    # An earlier request is still being answered; the late head is judged afterwards.
+                    return
+                if self._incoming is not None and self._incoming.started:
+                    # Both directions stream; who waits for whom is theirs to say.
+                    return
+                self._refuse(Refusal(ErrorCode.REQUEST_TIMEOUT, "the request did not arrive in time", close=True))
+
+    def _expect(self, expiry: _Expiry, within_s: float) -> None:
+        self._expiry = expiry
+        self._deadline = self.loop.time() + within_s
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        self._exchanges.append(exchange)
+        if len(self._exchanges) == 1:
+            self._begin(exchange)
+        else:
+            self.flow.pause_reading()
+
+    def _begin(self, exchange: Exchange) -> None:
+        if exchange.refusal is not None:
+            exchange.answer_refusal(exchange.refusal)
+            return
+        if self._incoming is None and not self._begun:
+            self.flow.resume_reading()
+        task = self.loop.create_task(self.app(exchange.scope, exchange.receive, exchange.send))
+        exchange.task = task
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda done: self._ran(exchange, done))
+
+    def _ran(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
+        """The application has returned: make sure that the client got one whole answer or a reset."""
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self.logger.error("application_failed", exc_info=failure)
+        if exchange.complete or exchange.disconnected or self.transport.is_closing():
+            return
+        if exchange.started:
+            self.abort()
+        elif exchange.refusal is not None:
+            exchange.answer_refusal(exchange.refusal)
+        else:
+            exchange.answer_refusal(Refusal(ErrorCode.INTERNAL, "the gateway failed", close=True))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answers a request that cannot be read on, after those before it, and reads nothing more."""
+        self._deaf = True
+        self._expect(_Expiry.NOTHING, _NEVER)
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            incoming.refuse(refusal)
+            return
+        exchange = Exchange(self, None, b"")
+        exchange.refusal = refusal
+        exchange.keep_alive = False
+        self._enqueue(exchange)
+
+    def _close(self, *, unread: bool) -> None:
+        """Closes after an answer.
+
+        With unread bytes a plain close would reset the connection and could cost the client the answer (RFC 9112 §9.6),
+        so the write half goes first and the rest is read into the void for a moment.
+        """
+        self._deaf = True
+        for exchange in self._exchanges:
+            exchange.lose()
+        self._exchanges.clear()
+        if not unread or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self._dropped_bytes = 0
+        self._expect(_Expiry.LINGER, _LINGER_S)
+        self.flow.resume_reading()
+
+    def _check_sizes(self, head: RequestHead) -> None:
+        limits = self.listener.limits
+        if len(head.target) > limits.target_bytes:
+            raise Refusal(ErrorCode.URI_TOO_LONG, f"the target is longer than {limits.target_bytes} bytes", close=True)
+        if len(head.headers) > limits.header_fields:
+            message = f"more than {limits.header_fields} header fields"
+            raise Refusal(ErrorCode.HEADERS_TOO_LARGE, message, close=True)
+        size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        if size > limits.header_bytes:
+            raise Refusal(ErrorCode.HEADERS_TOO_LARGE, _head_limit(limits.header_bytes), close=True)
+
+    def _scope(self, head: RequestHead, target: bytes, exchange: Exchange) -> dict[str, Any]:
+        raw_path, _, query = target.partition(b"?")
+        path = raw_path.decode("latin-1")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version,
+            "method": head.method,
+            "scheme": self.scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head.headers,
+            "client": self.client,
+            "server": self.server,
+            "extensions": {"crossfade": exchange},
+        }
+
+
+def _head_limit(limit: int) -> str:
+    return f"the request head is larger than {limit} bytes ({HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.phrase})"
+
+
+def _has_token(headers: Headers, name: bytes, token: bytes) -> bool:
+    return any(
+        field == name and token in (part.strip(b" \t").lower() for part in value.split(b","))
+        for field, value in headers
+    )
