@@ -1,0 +1,92 @@
+"""A side client in front of scripted servers, and short ways to ask it for something."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from random import Random
+
+from gateway.core.model import Balance, Deadlines, Headers, Instance, Side, SideDefinition
+from gateway.ports import StreamedBody, UpstreamRequest, UpstreamResponse
+from gateway.upstream import SideUpstream, UpstreamLimits
+from tests.support.raw_upstream import PATIENCE_S, RawUpstream, Script
+
+PATIENT = Deadlines(
+    connect_s=PATIENCE_S, send_s=PATIENCE_S, first_byte_s=PATIENCE_S, between_bytes_s=PATIENCE_S, total_s=None
+)
+"""Deadlines that no test which is not about deadlines runs into."""
+
+LIMITS = UpstreamLimits(waiting_s=PATIENCE_S)
+
+
+def tcp(port: int) -> Instance:
+    return Instance(f"http://127.0.0.1:{port}", "127.0.0.1", port)
+
+
+@contextlib.asynccontextmanager
+async def side_of(
+    *instances: Instance, limits: UpstreamLimits = LIMITS, balance: Balance = Balance.KEY, ca_file: str | None = None
+) -> AsyncIterator[SideUpstream]:
+    definition = SideDefinition(Side.OLD, instances, balance=balance, ca_file=ca_file)
+    side = SideUpstream(definition, limits, Random(1))
+    await side.start()
+    try:
+        yield side
+    finally:
+        await side.aclose()
+        stats = side.stats()
+        assert (stats.connecting, stats.idle, stats.in_use, stats.waiting) == (0, 0, 0, 0)
+
+
+@contextlib.asynccontextmanager
+async def scripted(
+    script: Script, limits: UpstreamLimits = LIMITS, receive_buffer: int | None = None
+) -> AsyncIterator[tuple[SideUpstream, RawUpstream]]:
+    """A side of one instance whose connections run `script`."""
+    async with (
+        RawUpstream(script, receive_buffer=receive_buffer) as server,
+        side_of(tcp(server.port), limits=limits) as side,
+    ):
+        yield side, server
+
+
+def get(
+    target: bytes = b"/",
+    *,
+    method: bytes = b"GET",
+    headers: Headers | None = None,
+    deadlines: Deadlines = PATIENT,
+    may_retry: bool = True,
+) -> UpstreamRequest:
+    """A request without a body that may be retried."""
+    fields = [(b"host", b"example.test")] if headers is None else headers
+    return UpstreamRequest(method, target, fields, None, deadlines, may_retry)
+
+
+def post(
+    body: bytes | StreamedBody,
+    *,
+    headers: Headers | None = None,
+    deadlines: Deadlines = PATIENT,
+    may_retry: bool = False,
+) -> UpstreamRequest:
+    """A request with a body that may not be retried."""
+    return replace(get(method=b"POST", headers=headers, deadlines=deadlines, may_retry=may_retry), body=body)
+
+
+async def read_all(response: UpstreamResponse) -> bytes:
+    pieces = []
+    while piece := await response.read():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def fetch(side: SideUpstream, request: UpstreamRequest | None = None, key: str | None = None) -> bytes:
+    """The body of the answer."""
+    return await read_all(await side.exchange(request or get(), key))
+
+
+def within(**changes: float | None) -> Deadlines:
+    """Patient deadlines, but for some."""
+    return replace(PATIENT, **changes)  # type: ignore[arg-type]  # names are checked by dataclasses.replace
