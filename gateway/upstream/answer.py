@@ -112,6 +112,9 @@ class AnswerReader:
                 self._feed_chunks(data)
             else:
                 self.body.append(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._parser = None
+            raise InvalidAnswerError("a switch of protocols that nobody asked for") from exc
         except httptools.HttpParserError as exc:
             self._parser = None
             cause = exc.__context__
@@ -248,11 +251,11 @@ class AnswerReader:
             if not self._parser_saw_end:
                 raise
             self.has_surplus = True
+        if self._chunk_overhead > self._limits.chunk_overhead_bytes and not self.has_surplus:
+            raise InvalidAnswerError(f"chunk extensions or trailers over {self._limits.chunk_overhead_bytes} bytes")
         if self._parser_saw_end:
             self.is_complete = True
             self._parser = None
-        elif self._chunk_overhead > self._limits.chunk_overhead_bytes:
-            raise InvalidAnswerError(f"chunk extensions or trailers over {self._limits.chunk_overhead_bytes} bytes")
 
     # -- called by httptools ----------------------------------------------------------------------------------------
 
