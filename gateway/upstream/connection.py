@@ -393,6 +393,7 @@ class Connection(asyncio.Protocol):
             sink.interim_received(*reader.interim.pop(0))
         if reader.has_head and not self._head_delivered and self._sink is sink:
             self._head_delivered = True
+            self._phase = Phase.BODY
             sink.head_received(reader.status, reader.headers, reader.length)
         if reader.body and self._sink is sink:
             sink.body_received(reader.take_body())
@@ -446,8 +447,7 @@ class Connection(asyncio.Protocol):
                 data = os.read(fd, _SALVAGE_BYTES)
             except OSError:  # empty, reset or no longer open: then nothing more is to be had
                 return
-            if not data:
-                self.eof_received()
+            if not data:  # a reset socket whose error was fetched already reads so too: no clean end
                 return
             self.data_received(data)
 

@@ -131,6 +131,10 @@ class Peer:
         with contextlib.suppress(ConnectionError):
             await self._loop.sock_sendall(self._sock, data)
 
+    def send_now(self, data: bytes) -> None:
+        """Puts a few bytes into the socket without giving the loop a turn."""
+        assert self._sock.send(data) == len(data)
+
     async def send_in_pieces(self, data: bytes, size: int = 1) -> None:
         """Sends bytes in segments of `size`."""
         for start in range(0, len(data), size):
