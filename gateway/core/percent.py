@@ -6,6 +6,7 @@ refused. Pure.
 
 from __future__ import annotations
 
+import json
 import math
 from decimal import Decimal
 from typing import Final
@@ -62,5 +63,5 @@ def _short(value: object) -> str:
     """A value as messages show it; bounded, since it may be anything a client sent."""
     if isinstance(value, int) and abs(value) > PPM_ALL:
         return "this number"
-    text = repr(value) if isinstance(value, str) else str(value)
+    text = json.dumps(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 40 else text[:40] + "…"

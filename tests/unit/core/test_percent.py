@@ -36,7 +36,7 @@ def test_a_number_is_read_exactly(value: object, share: int) -> None:
     [
         (True, "true is no number"),
         (False, "false is no number"),
-        ("10", "'10' is text; write the number without quotes"),
+        ("10", '"10" is text; write the number without quotes'),
         ("abc" * 100, "is text"),
         (None, "no number"),
         ([10], "no number"),
