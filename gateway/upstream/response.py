@@ -70,6 +70,11 @@ class Response:
         self.is_stale = False
         self.upload: Upload | None = None
 
+    def __repr__(self) -> str:
+        state = "complete" if self._is_complete else "over" if self._connection is None else "running"
+        paused = " paused" if self._buffered >= self._buffer_limit else ""
+        return f"<Response {self.instance} {self.status} {state} buffered={self._buffered}{paused}>"
+
     # -- for the reader ---------------------------------------------------------------------------------------------
 
     async def read(self) -> bytes:

@@ -58,6 +58,9 @@ class Upload:
                 if chunk:
                     connection.write_body(chunk)
                     await connection.drain()
+                if self._is_stopping:
+                    # The cancellation is on its way; a source that never suspends would not let it through.
+                    return
             if body.length is not None and sent < body.length:
                 raise self._wrong_length("shorter than declared")
             self._is_finished = True

@@ -226,6 +226,13 @@ class RawUpstream:
         async with asyncio.timeout(PATIENCE_S), self._accepted:
             await self._accepted.wait_for(lambda: len(self.peers) >= count)
 
+    def stop_listening(self) -> None:
+        """Refuses further connections; those that are open go on."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        if self._listener is not None:
+            self._listener.close()
+
     async def aclose(self) -> None:
         """Ends listening and the scripts that still run."""
         running = [task for task in (self._accepting, *self._tasks) if task is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,6 +19,31 @@ PATIENT = Deadlines(
 """Deadlines that no test which is not about deadlines runs into."""
 
 LIMITS = UpstreamLimits(waiting_s=PATIENCE_S)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock can be put forward. It goes on running at its pace in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._skipped_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self._skipped_s
+
+    def put_forward(self, seconds: float) -> None:
+        self._skipped_s += seconds
+
+
+async def let_pass(seconds: float) -> None:
+    """Lets time pass at once, with every timer that falls due. Only on a `SkippingLoop`."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SkippingLoop)
+    loop.put_forward(seconds)
+    for _ in range(3):  # timers fire in the next turn; what they set off, in the one after
+        turned = loop.create_future()
+        loop.call_soon(turned.set_result, None)
+        await turned
 
 
 def tcp(port: int) -> Instance:
