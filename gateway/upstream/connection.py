@@ -138,7 +138,8 @@ class Connection(asyncio.Protocol):
 
     def __repr__(self) -> str:
         state = "closed" if self.is_closed else "idle" if self._sink is None else f"busy:{self._phase}"
-        return f"<Connection {self._name} {state} exchanges={self._exchanges}>"
+        paused = f"{' reading paused' if self._read_paused else ''}{' writing paused' if self._write_paused else ''}"
+        return f"<Connection {self._name} {state}{paused} exchanges={self._exchanges}>"
 
     # -- for the owner ----------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class Pool:
     def __repr__(self) -> str:
         return (
             f"<Pool {self.name} connecting={self.connecting} idle={self.idle} in_use={self.in_use} "
-            f"waiting={self.waiting}{' retired' if self._is_retired else ''}>"
+            f"waiting={self.waiting}{' retired' if self._is_retired else ''} {list(self._open)}>"
         )
 
     @property

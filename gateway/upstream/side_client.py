@@ -65,6 +65,9 @@ class SideUpstream:
             for instance, dialer in zip(definition.instances, self._dialers, strict=True)
         ]
 
+    def __repr__(self) -> str:
+        return f"<SideUpstream {self.side} {self._pools}>"
+
     async def start(self) -> None:
         """Looks up the instances' host names, so that the first requests need not wait for it.
 
