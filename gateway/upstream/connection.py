@@ -212,7 +212,8 @@ class Connection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Waits until the side has taken enough of what was written, or the connection is closed."""
-        while self._write_paused and not self.is_closed:
+        # On a transport that is closing, too: whoever writes on in a tight loop would keep its end from being noticed.
+        while not self.is_closed and (self._write_paused or self._transport is None or self._transport.is_closing()):
             self._drained = self._loop.create_future()
             await self._drained
 

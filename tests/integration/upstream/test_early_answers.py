@@ -22,6 +22,7 @@ class Source:
 
     def __init__(self, chunk: bytes = b"x" * 65536) -> None:
         self.is_closed = False
+        self.is_waiting = False
         self.chunk = chunk
         self.go_on = asyncio.Event()
         self.go_on.set()
@@ -29,6 +30,7 @@ class Source:
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
             while True:
+                self.is_waiting = not self.go_on.is_set()
                 await self.go_on.wait()
                 yield self.chunk
         finally:
@@ -86,9 +88,13 @@ async def test_r35_an_early_answer_survives_that_the_side_closes_while_we_send(a
         await eventually(lambda: source.is_closed)
 
 
-async def test_an_answer_that_lies_unread_when_a_write_fails_is_read_from_the_socket() -> None:
-    """The race of the test above, made certain: nothing gives the loop a turn between the answer and our write."""
-    source = Source(b"x" * (1 << 20))
+@pytest.mark.parametrize("chunk", [b"x", b"x" * 40_000], ids=["small", "large"])
+async def test_an_answer_that_lies_unread_when_a_write_fails_is_read_from_the_socket(chunk: bytes) -> None:
+    """The race of the test above, made certain: the loop gets no turn between the side's close and two writes of ours.
+
+    The first write meets a closed socket and brings the reset, the second one fails; only then the loop may read.
+    """
+    source = Source(chunk)
     source.go_on.clear()
     peers: list[Peer] = []
     head_seen = asyncio.Event()
@@ -102,9 +108,10 @@ async def test_an_answer_that_lies_unread_when_a_write_fails_is_read_from_the_so
     async with scripted(script) as (side, _):
         task = asyncio.ensure_future(side.exchange(post(StreamedBody(None, source.chunks())), None))
         await head_seen.wait()
+        await eventually(lambda: source.is_waiting)
+        source.go_on.set()
         peers[0].send_now(TOO_LARGE)
         peers[0].close()
-        source.go_on.set()
         response = await task
         assert response.status == 413
         assert await read_all(response) == b"too large"
