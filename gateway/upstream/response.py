@@ -75,6 +75,11 @@ class Response:
         paused = " paused" if self._buffered >= self._buffer_limit else ""
         return f"<Response {self.instance} {self.status} {state} buffered={self._buffered}{paused}>"
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether a `read` is waiting now."""
+        return self._more is not None
+
     # -- for the reader ---------------------------------------------------------------------------------------------
 
     async def read(self) -> bytes:
