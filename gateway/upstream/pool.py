@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections import Counter, OrderedDict
 
 from gateway.core.model import ErrorCode
@@ -278,8 +279,7 @@ class Pool:
             # Ours, not the side's: counting it as the side's failure would take a healthy instance out.
             detail = f"this process cannot open a connection: {errno.errorcode[exc.errno]}"
             return self._error(ErrorCode.OVERLOADED, Phase.CONNECT, detail)
-        reason = errno.errorcode.get(exc.errno or 0, "") or type(exc).__name__
-        return self._error(ErrorCode.UPSTREAM_REFUSED, Phase.CONNECT, f"cannot connect: {reason}")
+        return self._error(ErrorCode.UPSTREAM_REFUSED, Phase.CONNECT, f"cannot connect: {_describe(exc)}")
 
     def _error(self, code: ErrorCode, phase: Phase, detail: str) -> UpstreamError:
         return UpstreamError(code, upstream=self.name, phase=phase, detail=detail, sent=False)
@@ -293,3 +293,13 @@ def _expired(idle: OrderedDict[Connection, None], idle_since: float) -> list[Con
             break
         expired.append(connection)
     return expired
+
+
+def _describe(exc: OSError) -> str:
+    """Why connecting failed, in words that hold no address."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        # Its errno is OpenSSL's: 1 is not EPERM.
+        return f"TLS failed: {exc.reason}"
+    return errno.errorcode.get(exc.errno or 0, type(exc).__name__)

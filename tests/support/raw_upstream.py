@@ -179,14 +179,23 @@ class RawUpstream:
         port: TCP port; 0 for a unix socket.
     """
 
-    def __init__(self, script: Script, *, unix_path: Path | None = None, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+        unix_path: Path | None = None,
+        receive_buffer: int | None = None,
+    ) -> None:
         """Not listening yet.
 
         Args:
             script: Run for each connection.
+            address: Loopback host and port to listen on; port 0 = a free one.
             unix_path: Listen here instead of on TCP.
             receive_buffer: Kernel receive buffer of accepted connections; small = back-pressure early.
         """
+        self._address = address
         self._script = script
         self._unix_path = unix_path
         self._receive_buffer = receive_buffer
@@ -203,7 +212,9 @@ class RawUpstream:
             listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             if self._receive_buffer is not None:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
-            listener.bind(("127.0.0.1", 0))
+            # A test that starts a side again on its old port must not wait for TIME_WAIT.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(self._address)
             self.port = listener.getsockname()[1]
         else:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from gateway.core.model import Balance, Deadlines, Headers, Instance, Side, SideDefinition
 from gateway.ports import StreamedBody, UpstreamRequest, UpstreamResponse
@@ -22,11 +24,23 @@ LIMITS = UpstreamLimits(waiting_s=PATIENCE_S)
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock can be put forward. It goes on running at its pace in between."""
+    """A loop whose clock can be put forward, and that knows host names of its own.
+
+    The clock goes on running at its pace in between. `names` holds the addresses of a host, none = unknown; `lookups`
+    the hosts asked for.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._skipped_s = 0.0
+        self.names: dict[str, list[str]] = {}
+        self.lookups: list[str] = []
+
+    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> list[Any]:
+        self.lookups.append(host)
+        if not self.names.get(host):
+            raise socket.gaierror(socket.EAI_NONAME, "unknown host")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self.names[host]]
 
     def time(self) -> float:
         return super().time() + self._skipped_s
@@ -35,10 +49,15 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         self._skipped_s += seconds
 
 
-async def let_pass(seconds: float) -> None:
-    """Lets time pass at once, with every timer that falls due. Only on a `SkippingLoop`."""
+def skipping_loop() -> SkippingLoop:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SkippingLoop)
+    return loop
+
+
+async def let_pass(seconds: float) -> None:
+    """Lets time pass at once, with every timer that falls due. Only on a `SkippingLoop`."""
+    loop = skipping_loop()
     loop.put_forward(seconds)
     for _ in range(3):  # timers fire in the next turn; what they set off, in the one after
         turned = loop.create_future()
