@@ -1,0 +1,79 @@
+"""One worker's server: uvicorn's accept loop and protocol set-up, with a drain that loses no request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import uvicorn
+
+from gateway.edge.listener import EdgeConfig, Listener
+
+_POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSettings:
+    """How a worker leaves.
+
+    Attributes:
+        grace_s: Longest wait for answers under way; then they are cut.
+        linger_s: How long idle connections may still ask once, when a successor has taken over.
+    """
+
+    grace_s: float = 30.0
+    linger_s: float = 5.0
+
+
+class EdgeServer(uvicorn.Server):
+    """Serves the data port until told to drain.
+
+    Signals are the worker's business, not uvicorn's.
+    """
+
+    def __init__(self, config: EdgeConfig, drain: DrainSettings) -> None:
+        super().__init__(config)
+        self.listener: Listener = config.listener
+        self._drain = drain
+        self._linger_s = 0.0
+
+    def drain(self, *, linger: bool) -> None:
+        """Stops accepting and ends every connection after its answer.
+
+        Args:
+            linger: A successor accepts on the same socket; idle clients get time to ask once more here.
+        """
+        self._linger_s = self._drain.linger_s if linger else 0.0
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept."""
+        await super().startup(sockets)
+        self.listener.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drains."""
+        for server in self.servers:
+            server.close()
+        for held in sockets or []:
+            held.close()
+        self.listener.drain(self._linger_s)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + max(self._drain.grace_s, self._linger_s)
+        while (self.listener.connections or self.server_state.tasks) and loop.time() < deadline:
+            await asyncio.sleep(_POLL_S)
+        for connection in tuple(self.listener.connections):
+            connection.abort()
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+        self.listener.stop()
