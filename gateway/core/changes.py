@@ -1,7 +1,7 @@
 """What operators may change, and the rules that a change must keep.
 
-Pure: takes a definition and a policy, gives the policy after the change and what changed, or raises a `RuleViolation` that
-names the rule and a command that would be legal. Storing the result is the caller's business.
+Pure: takes a definition and a policy, gives the policy after the change and what changed, or raises a `RuleViolation`
+that names the rule and a command that would be legal. Storing the result is the caller's business.
 """
 
 from __future__ import annotations

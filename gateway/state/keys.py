@@ -1,0 +1,52 @@
+"""Every name in Redis, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.core.model import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names of one migration's keys.
+
+    Attributes:
+        migration: Its name.
+    """
+
+    migration: str
+
+    @property
+    def policy(self) -> str:
+        """Hash: `lineage`, `epoch`, `body` (JSON) and one `kill:<scope>` (JSON) for each latch."""
+        return f"cf:{self.migration}:policy"
+
+    @property
+    def policy_changed(self) -> str:
+        """Channel: the new epoch. A hint only; the hash is the truth."""
+        return f"cf:{self.migration}:policy:changed"
+
+    @property
+    def audit(self) -> str:
+        """Stream: `entry` (JSON), newest last."""
+        return f"cf:{self.migration}:audit"
+
+    @property
+    def tokens(self) -> str:
+        """Hash: SHA-256 of a token -> JSON."""
+        return f"cf:{self.migration}:tokens"
+
+    @property
+    def counters(self) -> str:
+        """Hash: worker id -> JSON of cumulative counters."""
+        return f"cf:{self.migration}:counters"
+
+    @property
+    def offers(self) -> str:
+        """Hash: process id -> JSON of the policy it remembers, after Redis lost it."""
+        return f"cf:{self.migration}:offers"
+
+    def break_glass(self, scope: Scope) -> str:
+        """String: the reason of a kill that needs no Crossfade process but the gateways."""
+        return f"cf:{self.migration}:kill:{scope}"

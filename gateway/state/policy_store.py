@@ -1,0 +1,211 @@
+"""The policy in Redis: read, compare-and-set, kill, audit.
+
+Owns what is stored and how it changes atomically. It must not know why something changes; the rules are in
+core/changes.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
+from typing import Any, Final, cast
+
+from gateway.core.model import Epoch, Latch, Policy, Scope
+from gateway.errors import CrossfadeError
+from gateway.state.codec import CodecError, decode_fields, decode_policy, encode_body, encode_latch, encode_policy
+from gateway.state.connect import RedisClient
+from gateway.state.keys import Keys
+
+AUDIT_PAGE_LIMIT: Final = 500
+OFFERS_LIFE_S: Final = 30
+
+Fields = dict[bytes, bytes]
+"""A hash as Redis gives it."""
+
+
+class StaleEpochError(CrossfadeError):
+    """Somebody changed the policy meanwhile.
+
+    Attributes:
+        current: The stored epoch.
+    """
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the policy is at epoch {current} by now")
+        self.current = current
+
+
+class PolicyAbsentError(CrossfadeError):
+    """Redis holds no policy of this migration."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what. Never holds a secret.
+
+    Attributes:
+        by: Name of the token, or of the part that acted.
+        role: Its role.
+        action: Such as `share`, `stage`, `kill`, `rearm`.
+        target: Operation, group or scope.
+        reason: As given.
+        changed: Field -> [before, after].
+        request_id: Of the control request.
+        at: RFC 3339 UTC.
+        outcome: `done` or the code of the refusal.
+    """
+
+    by: str
+    role: str
+    action: str
+    target: str
+    reason: str
+    changed: dict[str, list[object]]
+    request_id: str
+    at: str
+    outcome: str = "done"
+
+    def dump(self) -> str:
+        """As JSON on one line."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+class PolicyStore:
+    """One migration's policy in Redis.
+
+    Every method raises one of `connect.REDIS_ERRORS` when Redis cannot be asked.
+    """
+
+    def __init__(self, redis: RedisClient, migration: str) -> None:
+        self.redis = redis
+        self.keys = Keys(migration)
+        self._scripts = {
+            name: redis.register_script(files("gateway.state").joinpath(f"lua/{name}.lua").read_text())
+            for name in ("boot", "change", "kill", "restore")
+        }
+
+    async def read(self) -> Policy | None:
+        """The stored policy, or None when there is none.
+
+        Raises:
+            CodecError: What is stored is damaged.
+        """
+        fields = cast("Fields", await self.redis.hgetall(self.keys.policy))
+        return decode_fields(self.keys.migration, fields) if fields else None
+
+    async def look(self, scopes: Sequence[Scope]) -> tuple[Fields, dict[Scope, bytes]]:
+        """One round trip: the policy hash as it stands, undecoded, and the break-glass keys that are set.
+
+        Args:
+            scopes: Which break-glass keys to look at; at least one.
+        """
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.hgetall(self.keys.policy)
+        pipeline.mget([self.keys.break_glass(scope) for scope in scopes])
+        fields, values = await pipeline.execute()
+        return fields, {scope: value for scope, value in zip(scopes, values, strict=True) if value is not None}
+
+    async def offer(self, process: str, policy: Policy) -> None:
+        """Lays down what this process remembers, for the control process to find."""
+        pipeline = self.redis.pipeline(transaction=True)
+        pipeline.hset(self.keys.offers, process, encode_policy(policy))
+        pipeline.expire(self.keys.offers, OFFERS_LIFE_S)
+        await pipeline.execute()
+
+    async def offers(self) -> list[Policy]:
+        """What processes remember; damaged offers are left out."""
+        found = []
+        for text in cast("Fields", await self.redis.hgetall(self.keys.offers)).values():
+            with suppress(CodecError):
+                found.append(decode_policy(text))
+        return found
+
+    async def clear_offers(self) -> None:
+        """Forgets all offers."""
+        await self.redis.delete(self.keys.offers)
+
+    async def boot(self, policy: Policy, entry: AuditEntry) -> bool:
+        """Writes the first policy; False when there is one already."""
+        answer = await self._run("boot", policy.lineage, policy.epoch, encode_body(policy), entry=entry)
+        return bool(answer[0] == b"OK")
+
+    async def change(self, before: Policy, after: Policy, entry: AuditEntry) -> Policy:
+        """Replaces `before` by `after`, latches that `after` lacks included. Returns it with its new epoch.
+
+        Raises:
+            StaleEpochError: The stored policy is not `before` any more.
+            PolicyAbsentError: There is none.
+        """
+        rearmed = [str(scope) for scope in before.latches if scope not in after.latches]
+        answer = await self._run("change", before.lineage, before.epoch, encode_body(after), entry=entry, more=rearmed)
+        if answer[0] == b"STALE":
+            raise StaleEpochError(int(answer[1]))
+        return replace(after, epoch=self._epoch(answer))
+
+    async def kill(self, latch: Latch, entry: AuditEntry) -> Epoch:
+        """Latches a scope; returns the epoch. A repeated kill changes nothing.
+
+        Raises:
+            PolicyAbsentError: There is no policy to latch.
+        """
+        script = self._scripts["kill"]
+        answer = await script(
+            keys=[self.keys.policy, self.keys.audit],
+            args=[str(latch.scope), encode_latch(latch), self.keys.policy_changed, entry.dump()],
+        )
+        return self._epoch(answer)
+
+    async def restore(self, policy: Policy, entry: AuditEntry, *, over: str = "") -> bool:
+        """Writes back a remembered policy; False when Redis holds one that is not older, or of another lineage.
+
+        Args:
+            policy: What to write, its epoch and latches included.
+            entry: For the audit.
+            over: A foreign lineage that may be overwritten: an operator has looked at it and said so.
+        """
+        latches = [text for scope, latch in policy.latches.items() for text in (str(scope), encode_latch(latch))]
+        answer = await self._run(
+            "restore", policy.lineage, policy.epoch, encode_body(policy), entry=entry, more=[over, *latches]
+        )
+        return bool(answer[0] == b"OK")
+
+    async def record(self, entry: AuditEntry) -> None:
+        """Adds an audit entry for something that changed no policy."""
+        await self.redis.xadd(self.keys.audit, {"entry": entry.dump()}, maxlen=100_000, approximate=True)
+
+    async def audit(self, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
+        """Audit entries, newest first.
+
+        Args:
+            limit: At most this many, 1-500.
+            cursor: What the previous page returned.
+
+        Returns:
+            The entries, and the cursor of the next page or None.
+        """
+        newest = f"({cursor}" if cursor else "+"
+        found = await self.redis.xrevrange(self.keys.audit, max=newest, count=min(limit, AUDIT_PAGE_LIMIT) + 1)
+        rows = cast("list[tuple[bytes, Fields]]", found)
+        items: list[dict[str, Any]] = []
+        for identifier, fields in rows[:limit]:
+            epoch = fields.get(b"epoch")
+            entry = json.loads(fields[b"entry"])
+            items.append({"id": identifier.decode(), "epoch": int(epoch) if epoch else None, **entry})
+        return items, items[-1]["id"] if len(rows) > limit else None
+
+    async def _run(
+        self, name: str, lineage: str, epoch: int, body: str, *, entry: AuditEntry, more: Sequence[str] = ()
+    ) -> list[Any]:
+        answer: list[Any] = await self._scripts[name](
+            keys=[self.keys.policy, self.keys.audit],
+            args=[lineage, epoch, body, self.keys.policy_changed, entry.dump(), *more],
+        )
+        return answer
+
+    def _epoch(self, answer: list[Any]) -> Epoch:
+        if answer[0] == b"ABSENT":
+            raise PolicyAbsentError(f"Redis holds no policy of {self.keys.migration}")
+        return Epoch(int(answer[1]))
