@@ -106,11 +106,11 @@ Clock = Callable[[], float]
 class Observer(Protocol):
     """What the data plane reports about each request. Every call is cheap and never waits."""
 
-    def answered(self, operation: int, side: Side | None, outcome: Outcome, seconds: float) -> None:
+    def answered(self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float) -> None:
         """A request ended.
 
         Args:
-            operation: Index of its plan, or -1 when no operation matched.
+            operation: Its name, or None when no operation matched.
             side: Who answered, or None when no side was asked.
             outcome: How it ended.
             seconds: From the end of its head to the end of the answer.

@@ -50,7 +50,6 @@ class Plan:
     """Everything that decides a request of one operation.
 
     Attributes:
-        index: Position of the operation in the definition; for counters.
         operation: Its definition.
         group: Its group.
         stage: The stage in force.
@@ -67,7 +66,6 @@ class Plan:
         must_have_key: A write of a dual group that new may own: never forwarded without a key.
     """
 
-    index: int
     operation: Operation
     group: Group
     stage: Stage
@@ -205,7 +203,7 @@ def compile_snapshot(
     latches = {**policy.latches, **{s: latch for s, latch in (external or {}).items() if s not in policy.latches}}
     settled = settled_policies(definition, policy)
     plans: dict[str, Plan] = {}
-    for index, operation in enumerate(definition.operations.values()):
+    for operation in definition.operations.values():
         group = definition.groups[operation.group]
         mine = settled[operation.name]
         latch = latches.get(SCOPE_ALL) or _widest_latch(definition, latches, operation) if latches else None
@@ -213,7 +211,6 @@ def compile_snapshot(
         pinned = policy.groups.get(group.name, GroupPolicy())
         authority = route(mine.stage, operation.op_class)
         plans[operation.name] = Plan(
-            index=index,
             operation=operation,
             group=group,
             stage=mine.stage,

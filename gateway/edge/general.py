@@ -176,8 +176,8 @@ class Passage:
         except ClientGoneError:
             pass
         finally:
-            index = self._plan.index if self._plan is not None else -1
-            lane.observer.answered(index, self._side, outcome, lane.clock.monotonic() - began)
+            operation = self._plan.operation.name if self._plan is not None else None
+            lane.observer.answered(operation, self._side, outcome, lane.clock.monotonic() - began)
 
     async def _carry(self) -> Outcome:
         lane = self._lane

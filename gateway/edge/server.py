@@ -40,6 +40,7 @@ class EdgeServer(uvicorn.Server):
         self.listener: Listener = config.listener
         self._drain = drain
         self._linger_s = 0.0
+        self._told_to_drain = asyncio.Event()
 
     def drain(self, *, linger: bool) -> None:
         """Stops accepting and ends every connection after its answer.
@@ -49,6 +50,11 @@ class EdgeServer(uvicorn.Server):
         """
         self._linger_s = self._drain.linger_s if linger else 0.0
         self.should_exit = True
+        self._told_to_drain.set()
+
+    async def main_loop(self) -> None:
+        """Waits for the drain; the listener's sweep does what uvicorn's ticks would."""
+        await self._told_to_drain.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -69,7 +75,7 @@ class EdgeServer(uvicorn.Server):
         self.listener.drain(self._linger_s)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + max(self._drain.grace_s, self._linger_s)
-        while (self.listener.connections or self.server_state.tasks) and loop.time() < deadline:
+        while (self.listener.connections or self.server_state.tasks) and loop.time() < deadline:  # noqa: ASYNC110 - uvicorn tells nobody when a task ends
             await asyncio.sleep(_POLL_S)
         for connection in tuple(self.listener.connections):
             connection.abort()

@@ -1,1 +1,1 @@
-"""What is counted and logged: counters, latency histograms, metrics exposition, structured logs."""
+"""What the gateway says about itself: counters, metrics, logs."""

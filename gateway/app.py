@@ -1,0 +1,197 @@
+"""The composition root of the data plane: the only module that builds its adapters and plugs them into each other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from gateway.core.model import Definition, Instance, Side
+from gateway.core.snapshot import Snapshot
+from gateway.edge.general import GeneralLane, LaneClock, LaneSettings
+from gateway.edge.limits import EdgeLimits
+from gateway.edge.listener import EdgeConfig, Listener
+from gateway.edge.protocol import EdgeProtocol
+from gateway.edge.server import DrainSettings, EdgeServer
+from gateway.errors import CrossfadeError
+from gateway.parts import Parts, read_secret
+from gateway.settings import LoadedMigration, SettingsError, load_migration
+from gateway.settings.addresses import parse_instance
+from gateway.settings.gateway_file import GatewaySettings
+from gateway.state.connect import RedisClient, connect
+from gateway.state.counters import CounterStore
+from gateway.state.feed import FeedSettings, PolicyFeed
+from gateway.state.policy_store import PolicyStore
+from gateway.state.snapshot_file import SnapshotFile
+from gateway.telemetry.counters import RequestCounters
+from gateway.upstream import EjectionLimits, SideUpstream, UpstreamLimits
+
+_INCARNATION_BYTES: Final = 8
+
+_log = structlog.get_logger("crossfade.app")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a process shares through Redis.
+
+    Attributes:
+        redis: The client.
+        store: The policy.
+        file: Its copy on disk.
+        feed: Follows the policy.
+    """
+
+    redis: RedisClient
+    store: PolicyStore
+    file: SnapshotFile
+    feed: PolicyFeed
+
+    async def aclose(self) -> None:
+        """Stops following and disconnects."""
+        await self.feed.aclose()
+        await self.redis.aclose()
+
+
+def build_state(parts: Parts, definition: Definition, process: str) -> State:
+    """Builds what follows the policy; nothing is started yet.
+
+    Raises:
+        OSError: The password of Redis cannot be read.
+    """
+    redis = connect(parts.redis_url, Path(parts.redis_password_file) if parts.redis_password_file else None)
+    store = PolicyStore(redis, definition.migration)
+    data_dir = Path(parts.data_dir)
+    file = SnapshotFile(data_dir, definition.migration)
+    return State(redis, store, file, PolicyFeed(store, definition, data_dir, file, FeedSettings(process)))
+
+
+def load_parts_migration(parts: Parts, settings: GatewaySettings) -> LoadedMigration:
+    """Loads the migration file in use, with the addresses of the bundled services that run.
+
+    Raises:
+        SettingsError: With everything that is wrong with it.
+        PartsFileError: It is not known which file that is.
+    """
+    bundled: Mapping[str, tuple[Instance, ...]] = {name: (parse_instance(url),) for name, url in parts.bundled.items()}
+    return load_migration(parts.migration_file, bundled, settings.default_deadlines)
+
+
+class DataPlane:
+    """One gateway worker, put together.
+
+    Attributes:
+        server: Serves the data port.
+        state: What is shared through Redis.
+    """
+
+    def __init__(self, name: str, parts: Parts, settings: GatewaySettings, definition: Definition) -> None:
+        """Builds everything; needs a running loop and starts nothing."""
+        loop = asyncio.get_running_loop()
+        self._name = name
+        self._incarnation = secrets.token_hex(_INCARNATION_BYTES)
+        self._parts = parts
+        self._settings = settings
+        self._definition = definition
+        self._counters = RequestCounters()
+        self.state = build_state(parts, definition, name)
+        self._published = CounterStore(self.state.redis, definition.migration)
+        self._upstream_limits = _upstream_limits(settings)
+        self._upstreams = self._build_upstreams(definition)
+        listener = Listener(EdgeLimits(**settings.edge.model_dump()), self._counters.refused)
+        self._lane = GeneralLane(
+            self.state.feed,
+            self._upstreams,
+            self._counters,
+            LaneSettings(
+                auth=read_secret(parts.internal_token_file),
+                force_secret=read_secret(parts.force_secret_file),
+                in_flight=settings.edge.in_flight,
+                says_side=settings.response_headers.side,
+                says_request_id=settings.response_headers.request_id,
+            ),
+            LaneClock(
+                monotonic=loop.time,
+                unix=time.time,
+                date=lambda: listener.date,
+                # Tells requests apart and guards nothing; a system call for each would cost more than the rest of it.
+                entropy=random.Random(secrets.randbits(256)).getrandbits,  # noqa: S311 - see above
+            ),
+        )
+        self.server = EdgeServer(
+            EdgeConfig(self._lane, listener, EdgeProtocol), DrainSettings(**settings.drain.model_dump())
+        )
+
+    async def start(self) -> None:
+        """Follows the policy and looks up the sides' names."""
+        await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in self._upstreams.values()))
+
+    async def reload(self) -> bool:
+        """Reads the migration file again. False when it is broken; then everything stays as it was."""
+        parts, settings = self._parts, self._settings
+        try:
+            loaded = await asyncio.to_thread(load_parts_migration, parts, settings)
+            definition = loaded.definition
+            upstreams = self._build_upstreams(definition)
+        except (CrossfadeError, SettingsError, OSError, ValueError) as exc:
+            _log.error("definition_refused", why=str(exc))
+            return False
+        if definition.migration != self._definition.migration:
+            _log.error("definition_refused", why=f"the migration is {self._definition.migration}; restart for another")
+            return False
+        await asyncio.gather(*(upstream.start() for upstream in upstreams.values()))
+        before, self._upstreams = self._upstreams, upstreams
+        self._definition = definition
+        self._lane.sides = upstreams
+        self.state.feed.replace_definition(definition)
+        for upstream in before.values():
+            upstream.retire()
+        _log.info("definition", digest=definition.digest[:12])
+        return True
+
+    def blob(self) -> dict[str, Any]:
+        """What this worker counted and decides by, for metrics and status."""
+        status = self.state.feed.status()
+        snapshot = self.state.feed.current
+        return {
+            "worker": self._name,
+            "incarnation": self._incarnation,
+            "at": time.time(),
+            "state": status.state.value,
+            "age_s": status.age_s,
+            "definition": self._definition.digest,
+            **(_decides_by(snapshot) if snapshot is not None else {"epoch": None}),
+            **self._counters.blob(),
+        }
+
+    def publish(self) -> None:
+        """Lays the counters where control finds them; never waits."""
+        self._published.publish(self._name, self.blob())
+
+    async def aclose(self) -> None:
+        """Ends everything. The server has drained by then."""
+        await self._published.aclose()
+        await asyncio.gather(self.state.aclose(), *(upstream.aclose() for upstream in self._upstreams.values()))
+
+    def _build_upstreams(self, definition: Definition) -> dict[Side, SideUpstream]:
+        return {side: SideUpstream(definition.sides[side], self._upstream_limits) for side in Side}
+
+
+def _decides_by(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "epoch": snapshot.epoch,
+        "killed": [str(scope) for scope in snapshot.latches],
+        "targets": {name: plan.effective / 1_000_000 for name, plan in snapshot.plans.items()},
+    }
+
+
+def _upstream_limits(settings: GatewaySettings) -> UpstreamLimits:
+    values = settings.upstream.model_dump()
+    return UpstreamLimits(**{**values, "ejection": EjectionLimits(**values["ejection"])})

@@ -1,0 +1,100 @@
+"""What one process counted since it began: plain integers, cheap to raise, flushed by a timer.
+
+Implements `ports.Observer`. What it gives away (`blob`) is cumulative and fit for JSON; adding up blobs is the business
+of `ledger`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+from gateway.core.decide import Doubt
+from gateway.core.histogram import bucket_of
+from gateway.core.model import ErrorCode, Side
+from gateway.core.outcome import Outcome
+
+UNMATCHED: Final = "(unmatched)"
+"""Stands for the operation of requests that none matched; no operation can have this name."""
+NO_SIDE: Final = "none"
+"""Stands for the side of requests that no side was asked about."""
+
+_TIMED: Final = frozenset({Outcome.OK, Outcome.CLIENT_ERROR, Outcome.FAILURE})
+"""Outcomes that a side answered for: only these have a latency that says something about it."""
+
+
+class Cell:
+    """Counts of one operation on one side.
+
+    Attributes:
+        outcomes: By outcome.
+        buckets: By bucket of core/histogram.py; sparse.
+        seconds: Sum of all recorded durations.
+    """
+
+    __slots__ = ("buckets", "outcomes", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self.buckets: dict[int, int] = {}
+        self.seconds = 0.0
+
+    def blob(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "outcomes": {outcome.value: count for outcome, count in self.outcomes.items() if count},
+            "histogram": {str(bucket): count for bucket, count in self.buckets.items()},
+            "sum_s": self.seconds,
+        }
+
+
+class RequestCounters:
+    """Counts of one process. Every method is called on its event loop."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, dict[Side | None, Cell]] = {}
+        self._refused: Counter[ErrorCode] = Counter()
+        self._doubts: Counter[Doubt] = Counter()
+        self._forged = 0
+        self._force_ignored = 0
+
+    def answered(self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float) -> None:
+        """See `ports.Observer`."""
+        sides = self._cells.get(operation or UNMATCHED)
+        if sides is None:
+            sides = self._cells[operation or UNMATCHED] = {Side.OLD: Cell(), Side.NEW: Cell(), None: Cell()}
+        cell = sides[side]
+        cell.outcomes[outcome] += 1
+        if outcome in _TIMED:
+            bucket = bucket_of(seconds)
+            cell.buckets[bucket] = cell.buckets.get(bucket, 0) + 1
+            cell.seconds += seconds
+
+    def refused(self, code: ErrorCode) -> None:
+        """See `ports.Observer`."""
+        self._refused[code] += 1
+
+    def doubted(self, doubt: Doubt) -> None:
+        """See `ports.Observer`."""
+        self._doubts[doubt] += 1
+
+    def forged(self, fields: int) -> None:
+        """See `ports.Observer`."""
+        self._forged += fields
+
+    def force_ignored(self) -> None:
+        """See `ports.Observer`."""
+        self._force_ignored += 1
+
+    def blob(self) -> dict[str, Any]:
+        """Everything counted so far, for JSON."""
+        return {
+            "operations": {
+                name: {side.value if side else NO_SIDE: cell.blob() for side, cell in sides.items()}
+                for name, sides in self._cells.items()
+            },
+            "refused": {code.value: count for code, count in self._refused.items()},
+            "doubts": {doubt.value: count for doubt, count in self._doubts.items()},
+            "forged": self._forged,
+            "force_ignored": self._force_ignored,
+        }

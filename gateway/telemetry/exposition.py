@@ -1,0 +1,131 @@
+"""Metrics in the Prometheus text format, from the ledger of all workers.
+
+Labels are names from the configuration and closed sets; never a key, a path or an id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.core.histogram import bucket_of
+from gateway.telemetry.ledger import Counts, Ledger, share_of_new
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_LADDER_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_RUNGS: Final = tuple((str(bound), bucket_of(bound)) for bound in _LADDER_S)
+
+
+class Metrics:
+    """Renders the metrics of a ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(ledger))
+
+    def render(self) -> bytes:
+        """The metrics as they stand now."""
+        return generate_latest(self._registry)
+
+
+class _Collector(Collector):
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[Metric]:
+        totals = self._ledger.totals()
+        yield from _requests(totals.get("operations", {}))
+        yield from _plain(totals)
+        yield from _policy(self._ledger)
+
+
+def _requests(operations: Mapping[str, Any]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "crossfade_requests", "Requests by how they ended.", labels=["operation", "side", "outcome"]
+    )
+    seconds = HistogramMetricFamily(
+        "crossfade_request_seconds",
+        "From the end of a request's head to the end of the side's answer; bucket bounds hold within 4 %.",
+        labels=["operation", "side"],
+    )
+    for operation, sides in sorted(operations.items()):
+        for side, cell in sorted(sides.items()):
+            for outcome, count in sorted(cell.get("outcomes", {}).items()):
+                requests.add_metric([operation, side, outcome], count)
+            histogram = {int(bucket): count for bucket, count in cell.get("histogram", {}).items()}
+            if histogram:
+                buckets: list[tuple[str, float]] = [
+                    (bound, sum(count for bucket, count in histogram.items() if bucket <= last))
+                    for bound, last in _RUNGS
+                ]
+                buckets.append(("+Inf", sum(histogram.values())))
+                seconds.add_metric([operation, side], buckets, cell.get("sum_s", 0.0))
+    yield requests
+    yield seconds
+
+
+def _plain(totals: Counts) -> Iterator[Metric]:
+    refused = CounterMetricFamily("crossfade_refused", "Requests that the gateway answered itself.", labels=["code"])
+    for code, count in sorted(totals.get("refused", {}).items()):
+        refused.add_metric([code], count)
+    yield refused
+    doubts = CounterMetricFamily(
+        "crossfade_doubt", "Requests about which something could not be told.", labels=["reason"]
+    )
+    for reason, count in sorted(totals.get("doubts", {}).items()):
+        doubts.add_metric([reason], count)
+    yield doubts
+    yield CounterMetricFamily(
+        "crossfade_forged_headers", "Header fields removed because clients may not send them.", totals.get("forged", 0)
+    )
+    yield CounterMetricFamily(
+        "crossfade_force_ignored",
+        "Crossfade-Force fields that were invalid or not allowed.",
+        totals.get("force_ignored", 0),
+    )
+
+
+def _policy(ledger: Ledger) -> Iterator[Metric]:
+    epoch = GaugeMetricFamily("crossfade_policy_epoch", "Epoch that a worker decides by.", labels=["worker"])
+    age = GaugeMetricFamily("crossfade_policy_age_seconds", "Since a worker last read the policy.", labels=["worker"])
+    said = GaugeMetricFamily("crossfade_worker_age_seconds", "Since a worker last reported.", labels=["worker"])
+    now = time.time()
+    newest: Mapping[str, Any] = {}
+    killed: dict[str, int] = {}
+    for worker, blob in sorted(ledger.live.items()):
+        if blob.get("epoch") is not None:
+            epoch.add_metric([worker], blob["epoch"])
+            if blob["epoch"] >= newest.get("epoch", 0):
+                newest = blob
+        if blob.get("age_s") is not None:
+            age.add_metric([worker], blob["age_s"])
+        said.add_metric([worker], max(0.0, now - blob.get("at", now)))
+        killed.update(dict.fromkeys(blob.get("killed", ()), 1))
+    yield epoch
+    yield age
+    yield said
+    gauge = GaugeMetricFamily("crossfade_killed", "Scopes whose kill is in force on some worker.", labels=["scope"])
+    for scope in sorted(killed):
+        gauge.add_metric([scope], 1)
+    yield gauge
+    target = GaugeMetricFamily(
+        "crossfade_share_target", "Share of keys that new should answer, 0-1.", labels=["operation"]
+    )
+    for operation, share in sorted(newest.get("targets", {}).items()):
+        target.add_metric([operation], share)
+    yield target
+    actual = GaugeMetricFamily(
+        "crossfade_share_actual", "Share of requests that new answered lately, 0-1.", labels=["operation"]
+    )
+    window, _ = ledger.window(time.monotonic())
+    for operation, sides in sorted(window.get("operations", {}).items()):
+        share = share_of_new(sides)
+        if share is not None:
+            actual.add_metric([operation], share)
+    yield actual

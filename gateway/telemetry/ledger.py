@@ -1,0 +1,112 @@
+"""The counters of several processes, added up: over crashes and restarts, for ever or over a window.
+
+Totals never fall: what a process counted stays in them after it died. A process that starts anew says so by another
+`incarnation`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+Blob = Mapping[str, Any]
+Counts = dict[str, Any]
+
+_COUNTED: Final = ("operations", "refused", "doubts", "forged", "force_ignored")
+
+
+class Ledger:
+    """Blobs of `counters`, by process.
+
+    Attributes:
+        live: The latest blob of each process, with what it said about itself (epoch, age, …).
+    """
+
+    def __init__(self, window_s: float = 60.0, sample_s: float = 1.0) -> None:
+        self.live: dict[str, Blob] = {}
+        self._retired: Counts = {}
+        self._window_s = window_s
+        self._sample_s = sample_s
+        self._samples: deque[tuple[float, Counts]] = deque()
+
+    def take(self, blob: Blob) -> None:
+        """Notes what a process counted. Blobs without a name or an incarnation are ignored."""
+        worker, incarnation = blob.get("worker"), blob.get("incarnation")
+        if not isinstance(worker, str) or not isinstance(incarnation, str):
+            return
+        before = self.live.get(worker)
+        if before is not None and before["incarnation"] != incarnation:
+            self._retired = add(self._retired, _counts(before))
+        self.live[worker] = blob
+
+    def forget(self, worker: str) -> None:
+        """A process is gone for good; what it counted stays."""
+        before = self.live.pop(worker, None)
+        if before is not None:
+            self._retired = add(self._retired, _counts(before))
+
+    def totals(self) -> Counts:
+        """Everything ever counted."""
+        total = self._retired
+        for blob in self.live.values():
+            total = add(total, _counts(blob))
+        return total
+
+    def sample(self, now: float) -> None:
+        """Remembers the totals, as the beginning of later windows. Call it on a timer.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        if self._samples and now - self._samples[-1][0] < self._sample_s:
+            return
+        self._samples.append((now, self.totals()))
+        while len(self._samples) > 1 and self._samples[1][0] <= now - self._window_s:
+            self._samples.popleft()
+
+    def window(self, now: float) -> tuple[Counts, float]:
+        """What was counted lately, and over how many seconds: the window, or less soon after a start."""
+        if not self._samples:
+            return {}, 0.0
+        begun, counts = self._samples[0]
+        return subtract(self.totals(), counts), now - begun
+
+
+def add(left: Counts, right: Counts) -> Counts:
+    """Adds numbers member by member, at any depth."""
+    total = dict(left)
+    for name, value in right.items():
+        if isinstance(value, Mapping):
+            total[name] = add(total.get(name, {}), dict(value))
+        else:
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def subtract(left: Counts, right: Counts) -> Counts:
+    """Subtracts numbers member by member, at any depth; zeros are left out."""
+    rest: Counts = {}
+    for name, value in left.items():
+        if isinstance(value, Mapping):
+            inner = subtract(dict(value), right.get(name, {}))
+            if inner:
+                rest[name] = inner
+        elif difference := value - right.get(name, 0):
+            rest[name] = difference
+    return rest
+
+
+def share_of_new(sides: Mapping[str, Any]) -> float | None:
+    """Which share of an operation's requests `new` answered, 0-1; None when there were none.
+
+    Args:
+        sides: The operation's part of some counts.
+    """
+    asked = {side: sum(sides.get(side, {}).get("outcomes", {}).values()) for side in ("old", "new")}
+    total = asked["old"] + asked["new"]
+    return asked["new"] / total if total else None
+
+
+def _counts(blob: Blob) -> Counts:
+    return {name: blob[name] for name in _COUNTED if name in blob}
