@@ -7,7 +7,7 @@ It must not know which files exist.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Final, Generic, TypeVar, Union, get_args, get_origin
@@ -80,6 +80,30 @@ def validate(
             _cut(rest, _existing_part(error["loc"], rest))
         rest = {**(stand_ins or {}), **rest}
     return Validated(None, faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A single value of a model.
+
+    Attributes:
+        path: Its key path.
+        kind: Its type, without `Annotated` and `| None`.
+    """
+
+    path: KeyPath
+    kind: object
+
+
+def leaves_of(model: type[BaseModel], path: KeyPath = ()) -> Iterator[Leaf]:
+    """The single values of a model and of the models inside it."""
+    for name, field in model.model_fields.items():
+        here: KeyPath = (*path, field.alias or name)
+        kind = _bare_type(field.annotation)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves_of(kind, here)
+        else:
+            yield Leaf(here, kind)
 
 
 def known_keys(model: type[BaseModel]) -> list[str]:

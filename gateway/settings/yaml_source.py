@@ -99,8 +99,12 @@ class _Stop(Exception):  # noqa: N818 - ends the reading where nothing after it 
         self.at = at
 
 
-def read_yaml(path: Path) -> Document:
+def read_yaml(path: Path, *, may_be_empty: bool = False) -> Document:
     """Reads a file.
+
+    Args:
+        path: The file.
+        may_be_empty: Whether nothing, or comments alone, count as an empty mapping.
 
     Raises:
         SettingsError: It cannot be read, or is not one YAML 1.2 mapping within the bounds of this module.
@@ -110,15 +114,16 @@ def read_yaml(path: Path) -> Document:
             content = file.read(SIZE_LIMIT_BYTES + 1)
     except OSError as exc:
         raise SettingsError([Problem(str(path), 0, "", f"cannot be read: {exc.strerror}; name a file")]) from exc
-    return parse_yaml(content, str(path))
+    return parse_yaml(content, str(path), may_be_empty=may_be_empty)
 
 
-def parse_yaml(content: bytes, file: str) -> Document:
+def parse_yaml(content: bytes, file: str, *, may_be_empty: bool = False) -> Document:
     """Reads the content of a file.
 
     Args:
         content: UTF-8, with or without a byte order mark.
         file: Its name, for messages.
+        may_be_empty: Whether nothing, or comments alone, count as an empty mapping.
 
     Raises:
         SettingsError: It is not one YAML 1.2 mapping within the bounds of this module.
@@ -126,7 +131,9 @@ def parse_yaml(content: bytes, file: str) -> Document:
     reading = _Reading(file)
     try:
         root = _Composer(_events(content), reading).compose()
-        data = _Expansion(reading).expand_root(root)
+        if root is None and not may_be_empty:
+            raise _Stop("is empty; write a mapping (key: value)")  # noqa: TRY301 - told as all that stops the reading
+        data = _Expansion(reading).expand_root(root or _Mapping())
     except _Stop as stop:
         reading.report(stop.at, (), stop.message)
         raise SettingsError(reading.problems) from None
@@ -180,7 +187,7 @@ class _Composer:
         self._anchors: dict[str, _Node | None] = {}
         self._count = 0
 
-    def compose(self) -> _Node:
+    def compose(self) -> _Node | None:
         root: _Node | None = None
         for event in self._events:
             if isinstance(event, DocumentStartEvent):
@@ -189,8 +196,6 @@ class _Composer:
                 if event.version or event.tags:
                     self._report(event, "directives (%YAML, %TAG) are not read; remove them")
                 root = self._node(next(self._events), depth=0)
-        if root is None:
-            raise _Stop("is empty; write a mapping (key: value)")
         return root
 
     def _node(self, event: Event, depth: int) -> _Node:

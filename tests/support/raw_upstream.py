@@ -128,6 +128,8 @@ class Peer:
 
     async def send(self, data: bytes) -> None:
         """Sends bytes as they are. A client that is gone is no error."""
+        if not self._is_open:
+            return
         with contextlib.suppress(ConnectionError):
             await self._loop.sock_sendall(self._sock, data)
 

@@ -96,6 +96,7 @@ async def test_a_successor_on_the_same_socket_takes_over_without_a_failed_reques
 
 async def test_a_reload_with_a_broken_file_changes_nothing(place: Bench, sides: Sides) -> None:
     worker = await place.start()
+    await until(lambda: worker.counters)
     before = worker.counters["definition"]
     good = place.migration.read_text()
     place.migration.write_text(good.replace('"items"', '"missing"', 1))

@@ -30,6 +30,7 @@ def test_a_request_without_fields_has_a_head() -> None:
 
 @given(name=st.binary(min_size=1, max_size=8), value=st.binary(max_size=12), target=st.binary(min_size=1, max_size=12))
 def test_a_head_that_is_written_has_exactly_the_lines_it_was_given(name: bytes, value: bytes, target: bytes) -> None:
+    name = b"x-" + name  # never a framing field, which stays behind
     given_lines = [b"GET " + target + b" HTTP/1.1", b"host: h", name + b": " + value]
     if set(b"\r\n\0") & set(name + value + target) or b" " in target:
         with pytest.raises(UpstreamError) as caught:

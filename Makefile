@@ -1,0 +1,29 @@
+# Every target does the set-up it needs; a machine needs Python 3.11+, git and make.
+SHELL := /bin/sh
+BIN := .venv/bin
+
+.PHONY: help setup up demo test check
+
+help:
+	@echo "make up     the gateway with both services on this machine; Ctrl-C stops it"
+	@echo "make demo   a dozen agents do git work through the gateway while shares move"
+	@echo "make test   the test suite"
+	@echo "make check  linters, types, import rules, the commands of the docs"
+
+setup:
+	@scripts/setup
+
+up: setup
+	@$(BIN)/crossfade up $(ARGS)
+
+demo: setup
+	@$(BIN)/crossfade demo $(ARGS)
+
+test: setup
+	@$(BIN)/pytest -n auto -q $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config pyproject.toml

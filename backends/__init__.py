@@ -1,0 +1,1 @@
+"""The two bundled services: the first migration that Crossfade carries."""

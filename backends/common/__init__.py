@@ -1,0 +1,1 @@
+"""What both services need: the contract, git, files, sandboxes, the HTTP and MCP surfaces."""
