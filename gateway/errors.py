@@ -45,3 +45,27 @@ class UpstreamError(CrossfadeError):
         self.phase = phase
         self.detail = detail
         self.sent = sent
+
+
+class StaleEpochError(CrossfadeError):
+    """Somebody changed the policy meanwhile.
+
+    Attributes:
+        current: The stored epoch.
+    """
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the policy is at epoch {current} by now")
+        self.current = current
+
+
+class PolicyAbsentError(CrossfadeError):
+    """Redis holds no policy of this migration."""
+
+
+class RestoreRefusedError(CrossfadeError):
+    """There is nothing to put back, or nothing that may be."""
+
+
+class TokenExistsError(CrossfadeError):
+    """A token of that name exists."""

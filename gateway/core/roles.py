@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 
 
@@ -29,3 +31,22 @@ class Role(IntEnum):
             return cls[text.upper()]
         except KeyError:
             raise ValueError(f"role {text!r} is none of viewer, operator, approver") from None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """What may be known about a token.
+
+    Attributes:
+        name: Who holds it; stands in the audit.
+        role: What it may do.
+        created_at: Aware UTC.
+        expires_at: Aware UTC, or None: never.
+        digest_prefix: First characters of its SHA-256, to tell two apart.
+    """
+
+    name: str
+    role: Role
+    created_at: datetime
+    expires_at: datetime | None
+    digest_prefix: str

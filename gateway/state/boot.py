@@ -11,14 +11,15 @@ from typing import Final
 
 import structlog
 
+from gateway.core.audit import AuditEntry
 from gateway.core.model import Epoch, Policy
 from gateway.core.snapshot import SnapshotOrigin
 from gateway.core.unite import unite
-from gateway.errors import CrossfadeError
+from gateway.errors import RestoreRefusedError
 from gateway.state.codec import CodecError
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.feed import PolicyFeed
-from gateway.state.policy_store import AuditEntry, PolicyStore
+from gateway.state.policy_store import PolicyStore
 from gateway.state.snapshot_file import SnapshotFile
 
 LOOK_S: Final = 0.5
@@ -26,10 +27,6 @@ COLLECT_S: Final = 1.0
 """How long offers are collected before the policy is put back: two polls of every worker."""
 
 _log = structlog.get_logger("crossfade.state")
-
-
-class RestoreRefusedError(CrossfadeError):
-    """There is nothing to put back, or nothing that may be."""
 
 
 async def first_boot(

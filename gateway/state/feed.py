@@ -14,19 +14,21 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from gateway.core.model import SCOPE_ALL, Definition, Latch, LatchKind, Policy, Scope, ScopeKind
+from gateway.core.audit import AuditEntry
+from gateway.core.feed_status import FeedState, FeedStatus
+from gateway.core.model import SCOPE_ALL, Definition, Epoch, Latch, LatchKind, Policy, Scope, ScopeKind
 from gateway.core.snapshot import Snapshot, SnapshotOrigin, compile_snapshot
 from gateway.core.unite import Verdict, judge, unite
+from gateway.errors import PolicyAbsentError
 from gateway.state.codec import CodecError, decode_fields
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.kill_file import KillNote, read_kill_file
-from gateway.state.policy_store import AuditEntry, Fields, PolicyAbsentError, PolicyStore
+from gateway.state.policy_store import Fields, PolicyStore
 from gateway.state.snapshot_file import Remembered, SnapshotFile
 
 _JITTER: Final = 0.1
@@ -42,35 +44,6 @@ _FOREIGN: Final = (
 )
 
 _log = structlog.get_logger("crossfade.state")
-
-
-class FeedState(StrEnum):
-    """How far a process can trust its snapshot."""
-
-    OK = "ok"
-    STALE = "stale"
-    """Redis could not be read for too long."""
-    DEGRADED = "degraded"
-    """Redis answers, but holds something that contradicts what this process knows."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeedStatus:
-    """What an operator wants to know about a feed.
-
-    Attributes:
-        state: Worst of what is wrong.
-        why: What is wrong, for humans, or None.
-        age_s: Since the last successful read; None before the first.
-        redis_epoch: What Redis said then; None when it held no policy.
-        origin: Where the policy in force came from; None while there is none.
-    """
-
-    state: FeedState
-    why: str | None
-    age_s: float | None
-    redis_epoch: int | None
-    origin: SnapshotOrigin | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +145,23 @@ class PolicyFeed:
         _log.warning("kill", scope=str(latch.scope), by=latch.by, reason=latch.reason)
         self._compile()
         self._store_now.set()
+
+    async def kill(self, latch: Latch, entry: AuditEntry) -> Epoch | None:
+        """Latches in the policy; where Redis has lost that, in every process that still remembers one.
+
+        Returns:
+            The epoch, or None when there is no policy to take the kill.
+
+        Raises one of `connect.REDIS_ERRORS` when Redis cannot be asked.
+        """
+        try:
+            epoch = await asyncio.shield(self._store.kill(latch, entry))
+        except PolicyAbsentError:
+            self.kill_locally(latch)
+            await asyncio.shield(self._store.shout(latch))
+            return self.current.epoch if self.current else None
+        self._read_now.set()
+        return epoch
 
     def replace_definition(self, definition: Definition) -> None:
         """Decides by another definition from now on."""

@@ -9,68 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final, cast
 
+from gateway.core.audit import AuditEntry
 from gateway.core.model import Epoch, Latch, Policy, Scope
-from gateway.errors import CrossfadeError
+from gateway.errors import PolicyAbsentError, StaleEpochError
 from gateway.state.codec import CodecError, decode_fields, decode_policy, encode_body, encode_latch, encode_policy
 from gateway.state.connect import RedisClient
 from gateway.state.keys import Keys
 
 AUDIT_PAGE_LIMIT: Final = 500
 OFFERS_LIFE_S: Final = 30
+SHOUT_S: Final = 10
 
 Fields = dict[bytes, bytes]
 """A hash as Redis gives it."""
-
-
-class StaleEpochError(CrossfadeError):
-    """Somebody changed the policy meanwhile.
-
-    Attributes:
-        current: The stored epoch.
-    """
-
-    def __init__(self, current: int) -> None:
-        super().__init__(f"the policy is at epoch {current} by now")
-        self.current = current
-
-
-class PolicyAbsentError(CrossfadeError):
-    """Redis holds no policy of this migration."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """Who did what. Never holds a secret.
-
-    Attributes:
-        by: Name of the token, or of the part that acted.
-        role: Its role.
-        action: Such as `share`, `stage`, `kill`, `rearm`.
-        target: Operation, group or scope.
-        reason: As given.
-        changed: Field -> [before, after].
-        request_id: Of the control request.
-        at: RFC 3339 UTC.
-        outcome: `done` or the code of the refusal.
-    """
-
-    by: str
-    role: str
-    action: str
-    target: str
-    reason: str
-    changed: dict[str, list[object]]
-    request_id: str
-    at: str
-    outcome: str = "done"
-
-    def dump(self) -> str:
-        """As JSON on one line."""
-        return json.dumps(asdict(self), separators=(",", ":"))
 
 
 class PolicyStore:
@@ -171,6 +126,10 @@ class PolicyStore:
             "restore", policy.lineage, policy.epoch, encode_body(policy), entry=entry, more=[over, *latches]
         )
         return bool(answer[0] == b"OK")
+
+    async def shout(self, latch: Latch) -> None:
+        """Sets the break-glass key of a scope for a moment: every feed sees it, even where there is no policy."""
+        await self.redis.set(self.keys.break_glass(latch.scope), latch.reason, ex=SHOUT_S)
 
     async def record(self, entry: AuditEntry) -> None:
         """Adds an audit entry for something that changed no policy."""

@@ -7,12 +7,11 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, cast
 
-from gateway.core.roles import Role
-from gateway.errors import CrossfadeError
+from gateway.core.roles import Role, TokenInfo
+from gateway.errors import TokenExistsError
 from gateway.state.connect import RedisClient
 from gateway.state.keys import Keys
 
@@ -23,29 +22,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-class TokenExistsError(CrossfadeError):
-    """A token of that name exists."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenInfo:
-    """What may be known about a token.
-
-    Attributes:
-        name: Who holds it; stands in the audit.
-        role: What it may do.
-        created_at: Aware UTC.
-        expires_at: Aware UTC, or None: never.
-        digest_prefix: First characters of its SHA-256, to tell two apart.
-    """
-
-    name: str
-    role: Role
-    created_at: datetime
-    expires_at: datetime | None
-    digest_prefix: str
 
 
 def new_secret() -> str:

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.core.counts import Counts, share_of_new
 from gateway.core.histogram import bucket_of
-from gateway.telemetry.ledger import Counts, Ledger, share_of_new
+from gateway.telemetry.ledger import Ledger
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.core.counts import Counts, add, subtract
+
 Blob = Mapping[str, Any]
-Counts = dict[str, Any]
 
 _COUNTED: Final = ("operations", "refused", "doubts", "forged", "force_ignored")
 
@@ -71,41 +72,6 @@ class Ledger:
             return {}, 0.0
         begun, counts = self._samples[0]
         return subtract(self.totals(), counts), now - begun
-
-
-def add(left: Counts, right: Counts) -> Counts:
-    """Adds numbers member by member, at any depth."""
-    total = dict(left)
-    for name, value in right.items():
-        if isinstance(value, Mapping):
-            total[name] = add(total.get(name, {}), dict(value))
-        else:
-            total[name] = total.get(name, 0) + value
-    return total
-
-
-def subtract(left: Counts, right: Counts) -> Counts:
-    """Subtracts numbers member by member, at any depth; zeros are left out."""
-    rest: Counts = {}
-    for name, value in left.items():
-        if isinstance(value, Mapping):
-            inner = subtract(dict(value), right.get(name, {}))
-            if inner:
-                rest[name] = inner
-        elif difference := value - right.get(name, 0):
-            rest[name] = difference
-    return rest
-
-
-def share_of_new(sides: Mapping[str, Any]) -> float | None:
-    """Which share of an operation's requests `new` answered, 0-1; None when there were none.
-
-    Args:
-        sides: The operation's part of some counts.
-    """
-    asked = {side: sum(sides.get(side, {}).get("outcomes", {}).values()) for side in ("old", "new")}
-    total = asked["old"] + asked["new"]
-    return asked["new"] / total if total else None
 
 
 def _counts(blob: Blob) -> Counts:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from gateway.channel import Channel, Message, open_channel
+from gateway.core.audit import AuditEntry
 from gateway.core.changes import initial_policy
 from gateway.core.model import Policy
 from gateway.parts import Parts
 from gateway.settings import load_migration
 from gateway.state.connect import connect
-from gateway.state.policy_store import AuditEntry, PolicyStore
+from gateway.state.policy_store import PolicyStore
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]

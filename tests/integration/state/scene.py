@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gateway.core.audit import AuditEntry
 from gateway.core.model import (
     SCOPE_ALL,
     Definition,
@@ -31,7 +32,7 @@ from gateway.core.model import (
 )
 from gateway.state.connect import RedisClient, connect
 from gateway.state.feed import FeedSettings, PolicyFeed
-from gateway.state.policy_store import AuditEntry, PolicyStore
+from gateway.state.policy_store import PolicyStore
 from gateway.state.snapshot_file import SnapshotFile
 from tests.support.redis_process import RedisProcess
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.feed_status import FeedState
 from gateway.core.model import SCOPE_ALL, Policy, Scope, ScopeKind
 from gateway.core.snapshot import SnapshotOrigin
 from gateway.state.boot import WriteBack, first_boot, restore_by_hand
-from gateway.state.feed import FeedState, PolicyFeed
+from gateway.state.feed import PolicyFeed
 from gateway.state.snapshot_file import Remembered
 from tests.integration.state.scene import Scene, definition, entry, latch, policy
 from tests.support.waiting import until, until_async

@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import RedisError
 
 from gateway.core.model import SCOPE_ALL, Policy, Scope, ScopeKind
+from gateway.errors import PolicyAbsentError, StaleEpochError
 from gateway.state.codec import CodecError
-from gateway.state.policy_store import PolicyAbsentError, StaleEpochError
 from tests.integration.state.scene import Scene, entry, latch, policy
 
 GROUP = Scope(ScopeKind.GROUP, "workspace")
