@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway.core.model import DefaultRoute, ErrorCode, OperationClass, Side, Writes
+from gateway.core.model import SCOPE_ALL, ErrorCode, OperationClass, Side, Writes
 from gateway.core.refusal import Refusal
 from gateway.core.side_choice import key_hash
 from gateway.core.snapshot import Plan, Snapshot
@@ -58,12 +58,13 @@ def decide(plan: Plan, key: str | None, *, pending: Side | None = None, force: S
     Raises:
         Refusal: `key_required`: a write of a dual group that new may own came without a key.
     """
+    # Before the kill: a key that cannot be told may have writes on new, and old must not get ahead of them.
+    if plan.must_have_key and key is None:
+        raise key_required(f"operation {plan.operation.name}: the request carries no key of group {plan.group.name}")
     if plan.latch is not None:
         return Decision(Side.OLD, Reason.KILL)
     if plan.behaves_killed:
         return Decision(Side.OLD, Reason.STALE_POLICY)
-    if plan.must_have_key and key is None:
-        raise key_required(f"operation {plan.operation.name}: the request carries no key of group {plan.group.name}")
     if plan.route is not Route.COHORT:
         return _beyond_share(plan, pending)
     if key is None:
@@ -97,9 +98,11 @@ def may_force(plan: Plan) -> bool:
     return plan.operation.op_class is OperationClass.READ or plan.group.writes is Writes.SHARED
 
 
-def decide_default(default: DefaultRoute) -> Decision:
-    """Chooses the side for a request that no operation matches."""
-    return Decision(default.side, Reason.DEFAULT)
+def decide_default(snapshot: Snapshot) -> Decision:
+    """Chooses the side for a request that no operation matches. Only a kill of everything covers it."""
+    if SCOPE_ALL in snapshot.latches:
+        return Decision(Side.OLD, Reason.KILL)
+    return Decision(snapshot.definition.default.side, Reason.DEFAULT)
 
 
 def decide_unknown(snapshot: Snapshot) -> Decision:
@@ -110,7 +113,7 @@ def decide_unknown(snapshot: Snapshot) -> Decision:
     """
     if snapshot.guards_dual_writes:
         raise key_required("the request's operation cannot be told and may be a write that is copied to both sides")
-    return decide_default(snapshot.definition.default)
+    return decide_default(snapshot)
 
 
 def key_required(message: str) -> Refusal:

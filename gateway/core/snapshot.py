@@ -157,7 +157,8 @@ def settled_policies(definition: Definition, policy: Policy) -> dict[str, Operat
     """The policy of every operation of the definition, with the rules of groups made true.
 
     An operation that the policy does not know is `off`, or follows its group where it is bound. Bound operations that
-    disagree (the file changed their group) take the safest of their values: least stage, then least share.
+    disagree (the file changed their group) take the safest of their values: least stage, then least share. Reads of a
+    dual group that would lead its writes are held back to them.
     """
     settled = {name: policy.operations.get(name, OperationPolicy()) for name in definition.operations}
     for group in definition.groups.values():
@@ -165,10 +166,30 @@ def settled_policies(definition: Definition, policy: Policy) -> dict[str, Operat
         stored = [policy.operations[name] for name in bound if name in policy.operations]
         if not stored:
             continue
-        safest = min(stored, key=lambda p: (rank(p.stage), p.percent))
+        safest = min(stored, key=progress)
         for name in bound:
             settled[name] = OperationPolicy(safest.stage, safest.percent, settled[name].mirror)
+    for group in definition.groups.values():
+        lead = lead_of(definition, group, settled)
+        if lead is None:
+            continue
+        for name in group.operations:
+            if progress(settled[name]) > progress(lead):
+                settled[name] = OperationPolicy(lead.stage, lead.percent, settled[name].mirror)
     return settled
+
+
+def progress(policy: OperationPolicy) -> tuple[int, Ppm]:
+    """How far an operation has moved: by stage, then by share. Of two, the lesser is the safer."""
+    return rank(policy.stage), policy.percent
+
+
+def lead_of(definition: Definition, group: Group, policies: Mapping[str, OperationPolicy]) -> OperationPolicy | None:
+    """How far the reads of a dual group may go: as far as its writes. None where every operation goes by itself."""
+    if group.writes is not Writes.DUAL or group.independent:
+        return None
+    writes = (name for name in group.operations if definition.operations[name].op_class is OperationClass.WRITE)
+    return min((policies[name] for name in writes), key=progress, default=None)
 
 
 def _widest_latch(definition: Definition, latches: Mapping[Scope, Latch], operation: Operation) -> Latch | None:

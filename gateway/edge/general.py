@@ -244,7 +244,7 @@ class Passage:
             if isinstance(message, dict) and message.get("method") == "tools/call" and tool_of(message) is None:
                 self._lane.observer.doubted(Doubt.UNKNOWN_OPERATION)
                 return decide_unknown(snapshot), None
-            return decide_default(snapshot.definition.default), None
+            return decide_default(snapshot), None
         plan = self._plan = snapshot.plans[classified.operation]
         self._refuse_declared_length(plan.operation.body_limit_bytes)
         key = await self._read_key(plan, facts, classified, message)
