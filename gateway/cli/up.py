@@ -1,0 +1,166 @@
+"""`crossfade up`, `gateway`, `control` and `restart`: the commands that run or renew parts on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from gateway.cli.machine import Wanted, prepare_machine
+from gateway.errors import CrossfadeError
+from gateway.local.run import run_machine
+from gateway.settings import SettingsError
+from gateway.telemetry.logs import configure_logs
+
+_FAILED: Final = 1
+
+
+class Switch(StrEnum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+Migration = Annotated[Path | None, typer.Option("--migration", help="The migration file.", show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", help="The gateway's own file.", show_default=False)]
+DataDirectory = Annotated[Path | None, typer.Option("--data-dir", help="Default: .crossfade", show_default=False)]
+Port = Annotated[int | None, typer.Option(help="Data port; 0 = a free one. Default: 8080", show_default=False)]
+ControlPort = Annotated[int | None, typer.Option(help="Default: 8081", show_default=False)]
+OpsPort = Annotated[int | None, typer.Option(help="Default: 8082", show_default=False)]
+Workers = Annotated[int | None, typer.Option(help="Gateway processes. Default: 2", show_default=False)]
+HostOption = Annotated[
+    str | None, typer.Option(help="Address of the data port. Default: 127.0.0.1", show_default=False)
+]
+ControlHost = Annotated[str | None, typer.Option(help="Address of control. Default: 127.0.0.1", show_default=False)]
+InsecureControl = Annotated[
+    bool | None, typer.Option("--insecure-control", help="Let control leave this machine without TLS.")
+]
+Express = Annotated[Switch, typer.Option(help="The express lane; not available yet.")]
+
+
+def up_command(
+    migration: Migration = None,
+    port: Port = None,
+    control_port: ControlPort = None,
+    ops_port: OpsPort = None,
+    data_dir: DataDirectory = None,
+    workers: Workers = None,
+    host: HostOption = None,
+    control_host: ControlHost = None,
+    insecure_control: InsecureControl = None,
+    config: Config = None,
+    express: Express = Switch.OFF,
+) -> None:
+    """Runs everything on this machine: Redis, bundled services, control, gateway workers."""
+    if express is Switch.ON:
+        sys.stderr.write("the express lane is not available yet; every request takes the general lane\n")
+    overrides = {
+        "port": port,
+        "control_port": control_port,
+        "ops_port": ops_port,
+        "data_dir": str(data_dir) if data_dir else None,
+        "workers": workers,
+        "host": host,
+        "control_host": control_host,
+        "insecure_control": insecure_control,
+    }
+    _run(Wanted(migration=migration, config=config, overrides=overrides))
+
+
+def gateway_command(
+    migration: Migration = None,
+    port: Port = None,
+    ops_port: OpsPort = None,
+    data_dir: DataDirectory = None,
+    workers: Workers = None,
+    host: HostOption = None,
+    config: Config = None,
+) -> None:
+    """Runs gateway workers alone; Redis, control and the services are elsewhere."""
+    overrides = {
+        "port": port,
+        "ops_port": ops_port,
+        "data_dir": str(data_dir) if data_dir else None,
+        "workers": workers,
+        "host": host,
+    }
+    _run(Wanted(control=False, services=False, migration=migration, config=config, overrides=overrides))
+
+
+def control_command(
+    migration: Migration = None,
+    control_port: ControlPort = None,
+    ops_port: OpsPort = None,
+    data_dir: DataDirectory = None,
+    control_host: ControlHost = None,
+    insecure_control: InsecureControl = None,
+    config: Config = None,
+) -> None:
+    """Runs the control process alone; Redis is elsewhere."""
+    overrides = {
+        "control_port": control_port,
+        "ops_port": ops_port,
+        "data_dir": str(data_dir) if data_dir else None,
+        "control_host": control_host,
+        "insecure_control": insecure_control,
+    }
+    _run(Wanted(gateway=False, services=False, migration=migration, config=config, overrides=overrides))
+
+
+def _run(wanted: Wanted) -> None:
+    begun = time.monotonic()
+    configure_logs("info", "console" if sys.stderr.isatty() else "json", part="supervisor")
+    # Redis and the secrets below inherit it: what is made here is nobody else's to read.
+    os.umask(0o077)
+    try:
+        machine = prepare_machine(wanted, os.environ, lambda facts: _announce(facts, time.monotonic() - begun))
+        asyncio.run(run_machine(machine))
+    except (CrossfadeError, SettingsError, FileNotFoundError) as exc:
+        sys.stderr.write(f"crossfade: {exc}\n")
+        raise typer.Exit(_FAILED) from exc
+
+
+def _announce(facts: Mapping[str, Any], seconds: float) -> None:
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(f"[bold]crossfade is ready[/bold] after {seconds:.1f} s; migration {facts['migration']}")
+    said = {
+        "gateway": "clients talk to this",
+        "control": f"operators; token in {facts['token_file']}",
+        "ops": "/healthz /readyz /metrics",
+        "old": "the old side",
+        "new": "the new side",
+    }
+    for name, what in said.items():
+        if name in facts:
+            out.print(f"  {name:<8} {facts[name]:<28} {what}")
+    if "control" in facts and "gateway" in facts:
+        out.print("next, in another terminal:")
+        out.print("  crossfade status")
+        out.print('  crossfade stage workspace live --reason "first steps"')
+        out.print('  crossfade share workspace 10 --reason "first steps"')
+        out.print("Ctrl-C stops everything.")
+    sys.stdout.flush()
+
+
+def send_to_supervisor(pid: int, sign: signal.Signals) -> None:
+    """Signals the supervisor.
+
+    Raises:
+        CrossfadeError: It is gone, or belongs to somebody else.
+    """
+    try:
+        os.kill(pid, sign)
+    except ProcessLookupError as exc:
+        raise CrossfadeError(f"crossfade (pid {pid}) does not run any more") from exc
+    except PermissionError as exc:
+        raise CrossfadeError(f"crossfade (pid {pid}) belongs to another user") from exc
