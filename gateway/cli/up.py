@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,16 +13,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import httpx
 import typer
 from rich.console import Console
 
 from gateway.cli.machine import Wanted, prepare_machine
 from gateway.errors import CrossfadeError
+from gateway.local.errors import StartError
 from gateway.local.run import run_machine
+from gateway.local.runtime_file import read_runtime
 from gateway.settings import SettingsError
 from gateway.telemetry.logs import configure_logs
 
 _FAILED: Final = 1
+_POLL_S: Final = 0.1
+_OPS_TIMEOUT_S: Final = 5.0
 
 
 class Switch(StrEnum):
@@ -117,6 +123,28 @@ def control_command(
     _run(Wanted(gateway=False, services=False, migration=migration, config=config, overrides=overrides))
 
 
+def restart_command(
+    data_dir: DataDirectory = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Replaces the gateway workers one at a time; no client notices."""
+    directory = data_dir or Path(os.environ.get("CROSSFADE_DATA_DIR") or ".crossfade")
+    try:
+        outcome = _roll(directory)
+    except StartError as exc:
+        outcome = {"state": "failed", "why": str(exc)}
+    except (httpx.HTTPError, ValueError, KeyError) as exc:
+        outcome = {"state": "failed", "why": f"the supervisor does not answer on its ops port: {exc}"}
+    is_done = outcome["state"] == "done"
+    if as_json:
+        sys.stdout.write(json.dumps({"restarted": is_done, "why": outcome["why"]}) + "\n")
+    if is_done and not as_json:
+        sys.stdout.write("every gateway worker was replaced\n")
+    if not is_done:
+        sys.stderr.write(f"crossfade: {outcome['why']}\n")
+        raise typer.Exit(_FAILED)
+
+
 def _run(wanted: Wanted) -> None:
     begun = time.monotonic()
     configure_logs("info", "console" if sys.stderr.isatty() else "json", part="supervisor")
@@ -152,15 +180,25 @@ def _announce(facts: Mapping[str, Any], seconds: float) -> None:
     sys.stdout.flush()
 
 
-def send_to_supervisor(pid: int, sign: signal.Signals) -> None:
-    """Signals the supervisor.
-
-    Raises:
-        CrossfadeError: It is gone, or belongs to somebody else.
-    """
+def _send_to_supervisor(runtime: Mapping[str, Any], sign: signal.Signals) -> None:
+    pid = int(runtime["pids"]["supervisor"])
     try:
         os.kill(pid, sign)
     except ProcessLookupError as exc:
-        raise CrossfadeError(f"crossfade (pid {pid}) does not run any more") from exc
+        raise StartError(f"crossfade (pid {pid}) does not run any more") from exc
     except PermissionError as exc:
-        raise CrossfadeError(f"crossfade (pid {pid}) belongs to another user") from exc
+        raise StartError(f"crossfade (pid {pid}) belongs to another user") from exc
+
+
+def _roll(data_dir: Path) -> dict[str, Any]:
+    """Has every worker replaced and waits for it; the outcome as /readyz shows it."""
+    runtime = read_runtime(data_dir)
+    with httpx.Client(base_url=runtime["ops"], timeout=_OPS_TIMEOUT_S, trust_env=False) as ops:
+        before = ops.get("/readyz").json()["rolling_restart"]
+        if before["state"] != "running":
+            _send_to_supervisor(runtime, signal.SIGUSR2)
+        while True:
+            shown: dict[str, Any] = ops.get("/readyz").json()["rolling_restart"]
+            if shown["state"] != "running" and (before["state"] == "running" or shown["count"] > before["count"]):
+                return shown
+            time.sleep(_POLL_S)
