@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from gateway.core.model import Definition, ErrorCode, Headers
-from gateway.core.paths import NormalPath, is_below, normalise
+from gateway.core.paths import NormalPath, PathPrefixes, Segments, normalise
 from gateway.core.refusal import JSONRPC_INVALID_REQUEST, JSONRPC_PARSE_ERROR, Refusal
 
 HEADER_ROUTED_MCP_VERSIONS: Final = frozenset({b"2026-07-28"})
@@ -24,8 +24,10 @@ BODY_DEPTH_LIMIT: Final = 100
 
 _REFUSED_METHODS: Final = frozenset({"TRACE", "CONNECT"})
 _COMMON_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-_MCP_SINGLE_FIELDS: Final = (b"mcp-method", b"mcp-name", b"mcp-protocol-version")
-_BASE64_VALUE: Final = re.compile(rb"=\?base64\?([A-Za-z0-9+/=]*)\?=")
+_BASE64_VALUE: Final = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
+
+_Found = tuple[str, tuple[tuple[int, str], ...]]
+"""An operation and its parameters: position in the path, name."""
 
 
 @dataclass(slots=True)
@@ -83,20 +85,23 @@ class Router:
     """Matches requests to operations. Cost does not grow with their number."""
 
     def __init__(self, definition: Definition) -> None:
-        self._mcp_path = definition.mcp_path
+        self._mcp_segments = tuple(definition.mcp_path.split("/")[1:]) if definition.mcp_path else None
         self._mcp_stateless = definition.mcp_stateless
-        self._deny_paths = definition.deny_paths
-        self._literal: dict[tuple[str, str], str] = {}
+        self._denied = PathPrefixes(definition.deny_paths)
+        self._literal: dict[tuple[str, Segments], str] = {}
         self._root = _Node()
         self._tools: dict[str, str] = {}
-        self._prefixes: set[str] = {definition.mcp_path} if definition.mcp_path else set()
+        prefixes: set[str | None] = {definition.mcp_path}
         for operation in definition.operations.values():
             if operation.mcp is not None:
                 self._tools[operation.mcp] = operation.name
             for rest in operation.rest:
-                self._add(operation.name, rest.method, rest.segments)
+                prefixes.add(self._add(operation.name, rest.method, rest.segments))
+        # Below the root itself is everything; only a route that begins with a parameter really claims that.
+        self._claimed = PathPrefixes(prefix for prefix in prefixes if prefix is not None)
 
-    def _add(self, operation: str, method: str, segments: tuple[str, ...]) -> None:
+    def _add(self, operation: str, method: str, segments: Segments) -> str | None:
+        """Adds a route; gives its static prefix, or None for the root alone."""
         static: list[str] = []
         params: list[tuple[int, str]] = []
         node = self._root
@@ -110,9 +115,9 @@ class Router:
                     static.append(segment)
                 node = node.literals.setdefault(segment, _Node())
         node.methods[method] = (operation, tuple(params))
-        self._prefixes.add("/" + "/".join(static))
         if not params:
-            self._literal[method, "/" + "/".join(segments)] = operation
+            self._literal[method, segments] = operation
+        return None if static == [""] else "/" + "/".join(static)
 
     def classify(self, facts: Facts) -> Classified:
         """Finds the operation as far as method, path and headers tell.
@@ -123,39 +128,41 @@ class Router:
         """
         if facts.method in _REFUSED_METHODS:
             raise Refusal(
-                ErrorCode.METHOD_NOT_ALLOWED, f"{facts.method} is not forwarded", close=True, allow="GET, POST"
+                ErrorCode.METHOD_NOT_ALLOWED, f"{facts.method} is not forwarded", close=True, allow=_COMMON_METHODS
             )
         path = normalise(facts.path)
-        for denied in self._deny_paths:
-            if is_below(path.text, denied) or is_below(path.strictest, denied):
-                raise Refusal(ErrorCode.NOT_FOUND, "no such path")
-        if path.hostile and any(is_below(path.strictest, prefix) for prefix in self._prefixes):
+        if self._denied.may_hold(path):
+            raise Refusal(ErrorCode.NOT_FOUND, "no such path")
+        if path.hostile and self._claimed.may_hold(path):
             raise Refusal(
                 ErrorCode.BAD_REQUEST,
                 "the path holds an encoded slash, backslash or NUL or a broken escape; send it in its plain form",
             )
-        if self._mcp_path is not None and path.text == self._mcp_path:
+        if path.segments == self._mcp_segments:
             _refuse_changed(path)
             return self._classify_mcp(facts)
-        found = self._match(facts.method, path)
-        if found is None and facts.method == "HEAD":
-            # RFC 9110 §9.3.2: HEAD is GET without the body, so it goes where GET goes.
-            found = self._match("GET", path)
+        found = self._match(facts.method, path.segments)
         if found is None:
+            for reading in path.other_readings():
+                if reading == self._mcp_segments or self._match(facts.method, reading) is not None:
+                    raise Refusal(ErrorCode.BAD_REQUEST, f"ambiguous path; some read it as /{'/'.join(reading)}")
             return Classified(None)
         _refuse_changed(path)
         name, params = found
         return Classified(name, {param: path.segments[at] for at, param in params})
 
-    def _match(self, method: str, path: NormalPath) -> tuple[str, tuple[tuple[int, str], ...]] | None:
-        operation = self._literal.get((method, path.text))
+    def _match(self, method: str, segments: Segments) -> _Found | None:
+        found = self._match_exactly(method, segments)
+        # RFC 9110 §9.3.2: HEAD is GET without the body, so it goes where GET goes.
+        return self._match_exactly("GET", segments) if found is None and method == "HEAD" else found
+
+    def _match_exactly(self, method: str, segments: Segments) -> _Found | None:
+        operation = self._literal.get((method, segments))
         if operation is not None:
             return operation, ()
-        return self._walk(self._root, path.segments, 0, method)
+        return self._walk(self._root, segments, 0, method)
 
-    def _walk(
-        self, node: _Node, segments: tuple[str, ...], at: int, method: str
-    ) -> tuple[str, tuple[tuple[int, str], ...]] | None:
+    def _walk(self, node: _Node, segments: Segments, at: int, method: str) -> _Found | None:
         if at == len(segments):
             return node.methods.get(method)
         literal = node.literals.get(segments[at])
@@ -168,13 +175,11 @@ class Router:
         return None
 
     def _classify_mcp(self, facts: Facts) -> Classified:
-        if facts.method != "POST":
-            if self._mcp_stateless and facts.method in ("GET", "DELETE", "HEAD"):
-                raise Refusal(
-                    ErrorCode.METHOD_NOT_ALLOWED, "this MCP endpoint keeps no sessions: POST only", allow="POST"
-                )
-            return Classified(None, is_mcp=True)
+        if self._mcp_stateless and facts.method in ("GET", "DELETE", "HEAD"):
+            raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, "this MCP endpoint keeps no sessions: POST only", allow="POST")
         single = _single_fields(facts.headers)
+        if facts.method != "POST":
+            return Classified(None, is_mcp=True)
         version, method, tool = (single.get(name) for name in (b"mcp-protocol-version", b"mcp-method", b"mcp-name"))
         if version not in HEADER_ROUTED_MCP_VERSIONS or method is None:
             return Classified(None, is_mcp=True, body_names_operation=True)
@@ -187,7 +192,8 @@ class Router:
 
     def is_mcp_path(self, raw_path: bytes) -> bool:
         """Whether a path is the MCP endpoint's, however it was written."""
-        return self._mcp_path is not None and normalise(raw_path).strictest == self._mcp_path
+        path = normalise(raw_path)
+        return self._mcp_segments in (path.segments, *path.other_readings())
 
     def classify_mcp_body(self, message: object) -> str | None:
         """The operation that an MCP message calls, or None when it calls none that is configured.
@@ -261,7 +267,8 @@ def _refuse_json(what: str) -> NoReturn:
     raise Refusal(ErrorCode.BAD_REQUEST, f"ambiguous JSON body: {what}", rpc_code=JSONRPC_PARSE_ERROR)
 
 
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Possessive, and the closing quote optional: a body of half-open strings costs one pass, not one for each quote.
+_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 def _depth(text: str) -> int:
@@ -277,11 +284,11 @@ def _depth(text: str) -> int:
 
 def _refuse_changed(path: NormalPath) -> None:
     if path.changed:
-        raise Refusal(ErrorCode.BAD_REQUEST, f"ambiguous path; send it as {path.text}")
+        raise Refusal(ErrorCode.BAD_REQUEST, f"ambiguous path; send it as {path.plain_spelling}")
 
 
 def _single_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The MCP routing fields.
+    """The `Mcp-*` and `MCP-Protocol-Version` fields.
 
     Raises:
         Refusal: One of the `Mcp-*` or `MCP-Protocol-Version` fields stands twice.
@@ -296,11 +303,14 @@ def _single_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]
                     rpc_code=JSONRPC_INVALID_REQUEST,
                 )
             seen[name] = value.strip(b" \t")
-    return {name: seen[name] for name in _MCP_SINGLE_FIELDS if name in seen}
+    return seen
 
 
 def _decode_field(value: bytes) -> str | None:
-    """An MCP header value: plain, or base64 between `=?base64?` and `?=` (MCP 2026-07-28, SEP-2243)."""
+    """An MCP header value: plain, or base64 between `=?base64?` and `?=` (MCP 2026-07-28, SEP-2243).
+
+    None when it cannot be read; then the body tells.
+    """
     encoded = _BASE64_VALUE.fullmatch(value)
     try:
         return base64.b64decode(encoded[1], validate=True).decode() if encoded else value.decode("ascii")
