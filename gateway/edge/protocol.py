@@ -135,6 +135,9 @@ class EdgeProtocol(HttpToolsProtocol):
                 # Nothing is switched (RFC 9110 §7.8 lets a server ignore Upgrade): what follows is the next request.
                 data = data[upgrade.args[0] :]
             except httptools.HttpParserError:
+                # A callback may have refused the request already; llhttp stumbles over the rest of it afterwards.
+                if self._deaf:
+                    return
                 self._refuse(Refusal(ErrorCode.BAD_REQUEST, "malformed HTTP", close=True))
         if data:
             self._drop(data)

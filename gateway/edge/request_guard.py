@@ -15,8 +15,8 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.refusal import Refusal
 
 _HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?"
-)  # RFC 3986 §3.2.2: IP-literal or reg-name, RFC 9110 §7.2: no userinfo
+    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?"
+)  # RFC 3986 §3.2.2 without the comma, at which some read a list; RFC 9110 §7.2: no userinfo
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _FIELD_VALUE_BAD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 

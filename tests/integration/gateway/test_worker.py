@@ -6,7 +6,7 @@ import signal
 import socket
 
 from gateway.core.model import Side
-from tests.integration.gateway.sides import StubSide, client, get, post
+from tests.support.sides import StubSide, client, get, post
 from tests.support.waiting import until
 from tests.support.worker import Bench, WorkerProcess, bound_socket, ended
 
