@@ -1,7 +1,7 @@
 """The counters of several processes, added up: over crashes and restarts, for ever or over a window.
 
 Totals never fall: what a process counted stays in them after it died. A process that starts anew says so by another
-`incarnation`.
+`incarnation`; in a rolling restart the one before it still reports for a while.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from gateway.core.counts import Counts, add, subtract
 
 Blob = Mapping[str, Any]
 
+_OVERLAP: Final = 4
+"""How many earlier incarnations of a process may still report; older ones are gone."""
 _COUNTED: Final = ("operations", "refused", "doubts", "forged", "force_ignored")
 
 
@@ -21,11 +23,12 @@ class Ledger:
     """Blobs of `counters`, by process.
 
     Attributes:
-        live: The latest blob of each process, with what it said about itself (epoch, age, …).
+        live: The latest blob of each process's last incarnation, with what it said about itself (epoch, age, …).
     """
 
     def __init__(self, window_s: float = 60.0, sample_s: float = 1.0) -> None:
         self.live: dict[str, Blob] = {}
+        self._draining: dict[str, dict[str, Blob]] = {}
         self._retired: Counts = {}
         self._window_s = window_s
         self._sample_s = sample_s
@@ -36,21 +39,30 @@ class Ledger:
         worker, incarnation = blob.get("worker"), blob.get("incarnation")
         if not isinstance(worker, str) or not isinstance(incarnation, str):
             return
+        draining = self._draining.setdefault(worker, {})
+        if incarnation in draining:
+            draining[incarnation] = blob
+            return
         before = self.live.get(worker)
         if before is not None and before["incarnation"] != incarnation:
-            self._retired = add(self._retired, _counts(before))
+            draining[before["incarnation"]] = before
+            if len(draining) > _OVERLAP:
+                self._retire(draining.pop(next(iter(draining))))
         self.live[worker] = blob
 
     def forget(self, worker: str) -> None:
         """A process is gone for good; what it counted stays."""
+        for blob in self._draining.pop(worker, {}).values():
+            self._retire(blob)
         before = self.live.pop(worker, None)
         if before is not None:
-            self._retired = add(self._retired, _counts(before))
+            self._retire(before)
 
     def totals(self) -> Counts:
         """Everything ever counted."""
         total = self._retired
-        for blob in self.live.values():
+        draining = (blob for blobs in self._draining.values() for blob in blobs.values())
+        for blob in (*self.live.values(), *draining):
             total = add(total, _counts(blob))
         return total
 
@@ -72,6 +84,9 @@ class Ledger:
             return {}, 0.0
         begun, counts = self._samples[0]
         return subtract(self.totals(), counts), now - begun
+
+    def _retire(self, blob: Blob) -> None:
+        self._retired = add(self._retired, _counts(blob))
 
 
 def _counts(blob: Blob) -> Counts:
