@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,7 +95,7 @@ class _Builder:
         self.redis: EmbeddedRedis | None = None
         self.bundled: dict[str, socket.socket] = {}
 
-    def build(self, announce: Callable[[Mapping[str, Any]], None]) -> Machine:
+    def build(self) -> Machine:
         """The whole machine.
 
         Raises:
@@ -131,16 +131,14 @@ class _Builder:
             return {**facts, "migration_file": str(file), **_addresses(definition)}
 
         stages = [self._redis_parts(), self._service_parts(parts), self._control_parts(control), self._workers(workers)]
-        known = {**facts, "migration_file": str(self.migration_file), **_addresses(self.definition)}
         return Machine(
             data_dir=data_dir,
             stages=stages,
             rolling=[spec.name for spec in stages[-1]],
-            facts=known,
+            facts={**facts, "migration_file": str(self.migration_file), **_addresses(self.definition)},
             look_again=look_again,
             ops=ops,
             metrics=_Reported(),
-            announce=lambda: announce(known),
             clean_up=self.redis.clean_up if self.redis else lambda: None,
         )
 
@@ -243,23 +241,24 @@ class _Builder:
         return self.redis.url, str(self.redis.password_file)
 
 
-def prepare_machine(wanted: Wanted, env: Mapping[str, str], announce: Callable[[Mapping[str, Any]], None]) -> Machine:
-    """Prepares a machine; nothing runs yet.
+def prepare_machine(wanted: Wanted, env: Mapping[str, str]) -> tuple[Machine, Definition]:
+    """Prepares a machine, and says what it will carry; nothing runs yet.
 
     Args:
         wanted: What is to run.
         env: The environment.
-        announce: Called with the content of runtime.json once everything is ready.
 
     Raises:
         StartError: Something must be put right first; the message says what.
+        PartsFileError: A secret that was given cannot be read.
         SettingsError: A file is not right.
         FileNotFoundError: There is no migration file.
     """
     with ExitStack() as taken:
-        machine = _Builder(wanted, env, taken).build(announce)
+        builder = _Builder(wanted, env, taken)
+        machine = builder.build()
         taken.pop_all()
-    return machine
+    return machine, builder.definition
 
 
 def _load(file: Path, parts: Parts) -> Definition:

@@ -15,17 +15,18 @@ from typing import Annotated, Any, Final
 
 import httpx
 import typer
-from rich.console import Console
 
 from gateway.cli.machine import Wanted, prepare_machine
+from gateway.core.model import Definition
 from gateway.errors import CrossfadeError
 from gateway.local.errors import StartError
-from gateway.local.run import run_machine
+from gateway.local.run import Machine, run_machine
 from gateway.local.runtime_file import read_runtime
 from gateway.settings import SettingsError
 from gateway.telemetry.logs import configure_logs
 
 _FAILED: Final = 1
+_DATA_DIR: Final = ".crossfade"
 _POLL_S: Final = 0.1
 _OPS_TIMEOUT_S: Final = 5.0
 
@@ -128,7 +129,7 @@ def restart_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Replaces the gateway workers one at a time; no client notices."""
-    directory = data_dir or Path(os.environ.get("CROSSFADE_DATA_DIR") or ".crossfade")
+    directory = data_dir or Path(os.environ.get("CROSSFADE_DATA_DIR") or _DATA_DIR)
     try:
         outcome = _roll(directory)
     except StartError as exc:
@@ -151,32 +152,35 @@ def _run(wanted: Wanted) -> None:
     # Redis and the secrets below inherit it: what is made here is nobody else's to read.
     os.umask(0o077)
     try:
-        machine = prepare_machine(wanted, os.environ, lambda facts: _announce(facts, time.monotonic() - begun))
-        asyncio.run(run_machine(machine))
+        machine, definition = prepare_machine(wanted, os.environ)
+        asyncio.run(run_machine(machine, lambda: _announce(machine, definition, time.monotonic() - begun)))
     except (CrossfadeError, SettingsError, FileNotFoundError) as exc:
         sys.stderr.write(f"crossfade: {exc}\n")
         raise typer.Exit(_FAILED) from exc
 
 
-def _announce(facts: Mapping[str, Any], seconds: float) -> None:
-    out = Console(highlight=False, soft_wrap=True)
-    out.print(f"[bold]crossfade is ready[/bold] after {seconds:.1f} s; migration {facts['migration']}")
+def _announce(machine: Machine, definition: Definition, seconds: float) -> None:
+    """Says where everything is, and what to type next."""
+    facts = machine.facts
     said = {
         "gateway": "clients talk to this",
-        "control": f"operators; token in {facts['token_file']}",
+        "control": f"operators; token in {facts.get('token_file')}",
         "ops": "/healthz /readyz /metrics",
         "old": "the old side",
         "new": "the new side",
     }
-    for name, what in said.items():
-        if name in facts:
-            out.print(f"  {name:<8} {facts[name]:<28} {what}")
-    if "control" in facts and "gateway" in facts:
-        out.print("next, in another terminal:")
-        out.print("  crossfade status")
-        out.print('  crossfade stage workspace live --reason "first steps"')
-        out.print('  crossfade share workspace 10 --reason "first steps"')
-        out.print("Ctrl-C stops everything.")
+    lines = [f"crossfade is ready after {seconds:.1f} s; migration {facts['migration']}"]
+    lines += [f"  {name:<8} {facts[name]:<28} {what}" for name, what in said.items() if name in facts]
+    if "control" in facts:
+        group = next(iter(definition.groups), "GROUP")
+        where = "" if machine.data_dir.path == Path(_DATA_DIR).absolute() else f" --data-dir {machine.data_dir.path}"
+        lines += [
+            "next, in another terminal:",
+            f"  crossfade status{where}",
+            f'  crossfade stage {group} live --reason "first steps"{where}',
+            f'  crossfade share {group} 10 --reason "first steps"{where}',
+        ]
+    sys.stdout.write("\n".join([*lines, "Ctrl-C stops everything.\n"]))
     sys.stdout.flush()
 
 

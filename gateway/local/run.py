@@ -57,7 +57,6 @@ class Machine:
             CrossfadeError when the parts had better keep what they have.
         ops: Socket of the ops port.
         metrics: For the ops port.
-        announce: Called once everything is ready.
         clean_up: Called when everything has stopped.
     """
 
@@ -68,17 +67,20 @@ class Machine:
     look_again: Callable[[], Mapping[str, Any]]
     ops: socket.socket
     metrics: Metrics
-    announce: Callable[[], None]
     clean_up: Callable[[], None]
 
 
-async def run_machine(machine: Machine) -> None:
+async def run_machine(machine: Machine, when_ready: Callable[[], None]) -> None:
     """Runs until SIGINT or SIGTERM; then nothing is left.
+
+    Args:
+        machine: What to run.
+        when_ready: Called once, when every part is ready and runtime.json is written.
 
     Raises:
         StartError: A part does not start. Nothing is left running either.
     """
-    await _Run(machine).to_its_end()
+    await _Run(machine).to_its_end(when_ready)
 
 
 @dataclass(slots=True)
@@ -119,7 +121,7 @@ class _Run:
         self._stop = asyncio.Event()
         self._is_complete = False
 
-    async def to_its_end(self) -> None:
+    async def to_its_end(self, when_ready: Callable[[], None]) -> None:
         machine = self._machine
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM):
@@ -132,7 +134,7 @@ class _Run:
             await self._start()
             if self._is_complete:
                 self._write_runtime()
-                machine.announce()
+                when_ready()
                 await self._stop.wait()
         finally:
             self._stop.set()
