@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from gateway.core.model import Headers
@@ -31,10 +31,11 @@ HOP_BY_HOP: Final = frozenset(
 # Framing is computed, Expect is answered by the gateway, a method is what the request line says.
 _NEVER_FORWARDED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"http2-settings", b"x-http-method-override"}
 
-# `Connection: authorization` must not strip what a rule of the gateway or the side relies on.
+# RFC 9110 §7.6.1 lets `Connection` name any field; it must not strip what a rule of the gateway or the side relies on.
 _NOT_DELETABLE: Final = frozenset({b"host", b"cache-control", b"authorization", b"idempotency-key", b"x-request-id"})
 
-_FORWARDING: Final = (b"x-forwarded-", b"forwarded", b"x-real-ip")
+_FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip"})
+_FORWARDING_PREFIX: Final = b"x-forwarded-"
 
 _GATEWAY_WRITES: Final = frozenset(
     {
@@ -93,25 +94,27 @@ def receive(headers: Headers, *, trusted_peer: bool, guarded: frozenset[bytes], 
     forces: list[bytes] = []
     passes = 0
     for name, value in headers:
-        if name in _NEVER_FORWARDED or name in named:
-            continue
         plain = name if b"_" not in name else name.replace(b"_", b"-")
+        # Before `Connection` is heard: what it names would go uncounted, or strike out a trusted proxy's word.
         if plain.startswith(b"crossfade-"):
             if name == b"crossfade-force":
                 forces.append(value)
             else:
                 incoming.forged += 1
-        elif plain.startswith(_FORWARDING):
+        elif plain.startswith(_FORWARDING_PREFIX) or plain in _FORWARDING:
             if not trusted_peer or plain is not name:
                 incoming.forged += 1
             elif name == b"x-forwarded-for":
                 incoming.forwarded_for.append(value)
             else:
                 incoming.headers.append((name, value))
+        elif name in _NEVER_FORWARDED or name in named:
+            continue
         elif plain is not name and (plain in _GATEWAY_WRITES or plain in guarded):
             incoming.forged += 1
         else:
-            passes += name == b"via" and pseudonym in value
+            if name == b"via":
+                passes += _passes_through(value, pseudonym)
             incoming.headers.append((name, value))
     if len(forces) == 1:
         incoming.force = forces[0]
@@ -119,6 +122,11 @@ def receive(headers: Headers, *, trusted_peer: bool, guarded: frozenset[bytes], 
         incoming.forged += len(forces)
     incoming.looping = passes >= _VIA_LOOP
     return incoming
+
+
+def _passes_through(via: bytes, pseudonym: bytes) -> int:
+    """How often a `Via` value names this gateway; others may have joined several into one (RFC 9110 §7.6.3)."""
+    return sum(member.split()[1:2] == [pseudonym] for member in via.split(b","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +166,7 @@ def to_side(incoming: Incoming, hop: Hop, request_id: bytes, extra: Headers, *, 
     """
     replaced = {name for name, _ in extra}
     out: Headers = []
-    host = b""
+    host: bytes | None = None
     has_forwarded_host = has_forwarded_proto = False
     traceparents: list[bytes] = []
     for name, value in incoming.headers:
@@ -174,15 +182,17 @@ def to_side(incoming: Incoming, hop: Hop, request_id: bytes, extra: Headers, *, 
     if len(traceparents) == 1 and is_traceparent(traceparents[0]):
         out.append((b"traceparent", traceparents[0]))
     else:
-        out = [item for item in out if item[0] != b"tracestate"] if traceparents else out
+        # W3C Trace Context §3.3: the state of a trace that is not continued means nothing.
+        out = [item for item in out if item[0] != b"tracestate"]
         out.append((b"traceparent", new_traceparent(entropy)))
     out.append((b"via", hop.version + b" " + hop.pseudonym))
-    out.append((b"x-forwarded-for", b", ".join((*incoming.forwarded_for, hop.peer))))
+    chain = (value.strip(b" \t,") for value in incoming.forwarded_for)
+    out.append((b"x-forwarded-for", b", ".join((*filter(None, chain), hop.peer))))
     if not has_forwarded_proto:
         out.append((b"x-forwarded-proto", hop.scheme))
-    if not host:
+    if host is None:
         out.append((b"host", hop.host or hop.fallback_host))
-    elif not has_forwarded_host:
+    elif host and not has_forwarded_host:
         out.append((b"x-forwarded-host", host))
     out.append((b"x-request-id", request_id))
     if hop.auth is not None:
@@ -250,7 +260,8 @@ def new_traceparent(entropy: int) -> bytes:
 
 def client_address(peer: str, forwarded_for: Iterable[bytes], trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
     """The client as seen through trusted proxies: the last address in the chain that is not one of them."""
-    chain = [part.strip().decode("latin-1") for value in forwarded_for for part in value.split(b",")]
+    parts = (part.strip().decode("latin-1") for value in forwarded_for for part in value.split(b","))
+    chain = [part for part in parts if part]  # RFC 9110 §5.6.1: empty list elements are ignored
     address = peer
     for hop in reversed(chain):
         if not is_trusted(address, trusted):
@@ -268,7 +279,10 @@ def is_trusted(address: str, trusted: tuple[IPv4Network | IPv6Network, ...]) -> 
     if not trusted:
         return False
     try:
-        parsed = ip_address(address)
+        parsed: IPv4Address | IPv6Address = ip_address(address)
     except ValueError:
         return False
+    # A socket that listens on both families shows IPv4 peers as ::ffff:192.0.2.1.
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
     return any(parsed in network for network in trusted)

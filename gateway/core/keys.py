@@ -142,7 +142,7 @@ def _cookie_values(headers: Headers, name: bytes) -> list[bytes]:
             for pair in value.split(b";"):
                 cookie, equals, content = pair.strip(b" \t").partition(b"=")
                 if equals and cookie == name:
-                    found.append(content.strip(b'"'))
+                    found.append(content.strip(b" \t").removeprefix(b'"').removesuffix(b'"'))
     return found
 
 
@@ -169,5 +169,6 @@ def _argument(arguments: JsonObject | None, path: str) -> str | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
-        return str(value) if value.bit_length() <= PART_LIMIT_BYTES else None
+        # A decimal digit is more than 3 bits, so what is longer cannot be a part; and str() of it could take seconds.
+        return str(value) if value.bit_length() <= 4 * PART_LIMIT_BYTES else None
     return value if isinstance(value, str) else None
