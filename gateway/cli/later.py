@@ -1,0 +1,36 @@
+"""Commands of the contract that this version does not have yet: they say so, and fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import typer
+
+from gateway.cli.command import shows
+from gateway.cli.shown import CommandError, Shown
+
+LATER: Final[dict[str, str]] = {
+    "relay": "Not yet available: apply copied writes to the other side.",
+    "promote": "Not yet available: go to the next share once its gate is open.",
+    "hold": "Not yet available: keep detectors and promotions from acting.",
+    "comparisons": "Not yet available: show how answers of both sides compared.",
+    "noise": "Not yet available: show what comparisons ignore.",
+    "writes": "Not yet available: show copied writes.",
+    "reconcile": "Not yet available: compare and repair both sides.",
+    "backfill": "Not yet available: copy older data to the new side.",
+    "consistency": "Not yet available: show how far both sides hold the same.",
+    "drill": "Not yet available: rehearse a rollback with a fault.",
+    "simulate": "Not yet available: try thresholds on recorded traffic.",
+    "check-credentials": "Not yet available: check credentials of the sandbox provider.",
+    "fake-e2b": "Not yet available: run a stand-in for the sandbox provider.",
+}
+
+
+def later_command(name: str) -> Callable[..., None]:
+    """The command that says that `name` is not there yet."""
+
+    def later(_arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> Shown:
+        raise CommandError("not_yet_available", f"crossfade {name} is not yet available in this version")
+
+    return shows(later)

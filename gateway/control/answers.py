@@ -1,0 +1,258 @@
+"""What control answers: pydantic models, so that the code and `docs/openapi.json` cannot drift apart.
+
+Percentages are numbers 0-100. Unknown is null, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Number = int | float
+
+
+class Answer(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return self.model_dump(by_alias=True)
+
+
+class Delta(Answer):
+    """A field before and after a change."""
+
+    before: Any
+    after: Any
+
+
+class KillState(Answer):
+    """A kill in force."""
+
+    scope: str
+    effective_scope: str
+    kind: Literal["kill", "trip"]
+    reason: str
+    by: str
+    at: str
+
+
+class GroupState(Answer):
+    """A group. `stage` and `percent` are null where its operations differ."""
+
+    writes: Literal["dual", "shared", "none"]
+    stage: str | None
+    percent: Number | None
+    dual_percent: Number
+    pending: int | None
+    unprotected: bool
+
+
+class Comparisons(Answer):
+    """How answers of both sides compared."""
+
+    match: int | None = None
+    suspected: int | None = None
+    mismatch: int | None = None
+    incomparable: int | None = None
+    skipped: int | None = None
+
+
+class SideState(Answer):
+    """What a side did lately."""
+
+    n: int | None = None
+    errors: int | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class OperationState(Answer):
+    """An operation."""
+
+    op_class: Literal["read", "write"] = Field(alias="class")
+    group: str
+    stage: str
+    percent: Number
+    effective_percent: Number
+    actual_percent: Number | None
+    mirror_percent: Number
+    killed: bool
+    detector: Literal["armed", "not_armed", "no_data", "hold", "tripped"]
+    why: str | None
+    evidence_percent: Number | None
+    comparisons: Comparisons
+    consistency: float | None
+    window_s: float | None
+    sides: dict[Literal["old", "new"], SideState]
+
+
+class WorkerState(Answer):
+    """A gateway worker: what it decides by, and since when it is silent."""
+
+    id: str
+    epoch: int | None
+    age_s: float | None
+    state: str | None
+    definition: str | None
+    silent_s: float | None
+
+
+class Status(Answer):
+    """Everything at a glance."""
+
+    migration: str
+    epoch: int
+    lineage: str
+    state: Literal["ok", "stale", "degraded"]
+    why: str | None
+    policy_age_s: float | None
+    definition: str
+    break_glass: list[str]
+    kills: list[KillState]
+    groups: dict[str, GroupState]
+    operations: dict[str, OperationState]
+    workers: list[WorkerState]
+
+
+class ChangedOperation(OperationState):
+    """An operation after a change."""
+
+    epoch: int
+    changed: dict[str, Delta]
+    name: str
+
+
+class ChangedGroup(GroupState):
+    """A group after a change."""
+
+    epoch: int
+    changed: dict[str, Delta]
+    name: str
+
+
+class Killed(KillState):
+    """A kill that is in force now."""
+
+    epoch: int
+    changed: dict[str, Delta]
+
+
+class Rearmed(Answer):
+    """A kill that is gone, and what still kills the same operations."""
+
+    epoch: int
+    changed: dict[str, Delta]
+    scope: str
+    effective_scope: str
+    still_killed_by: list[str]
+
+
+class Applied(Answer):
+    """A file's policy, applied or only compared."""
+
+    epoch: int
+    changed: dict[str, Delta]
+    dry_run: bool
+
+
+class Difference(Answer):
+    """Where the stored policy differs from the file's: `before` is stored, `after` the file's."""
+
+    epoch: int
+    definition: str
+    differences: dict[str, dict[str, Delta]]
+
+
+class Explained(Answer):
+    """Which side a key goes to, and why."""
+
+    operation: str | None
+    key: str | None
+    side: Literal["old", "new"] | None
+    reason: Literal[
+        "kill", "stage", "pending", "deny", "allow", "force", "percent", "no_key", "default", "stale_policy"
+    ]
+    bucket_ppm: int | None
+    percent: Number | None
+    stage: str | None
+    epoch: int
+    pending: bool | None
+
+
+class AuditItem(Answer):
+    """An act."""
+
+    id: str
+    epoch: int | None
+    by: str
+    role: str
+    action: str
+    target: str
+    reason: str
+    changed: dict[str, Any]
+    request_id: str
+    at: str
+    outcome: str
+
+
+class AuditPage(Answer):
+    """Acts, newest first."""
+
+    items: list[AuditItem]
+    next: str | None
+
+
+class TokenState(Answer):
+    """A token, without its secret."""
+
+    name: str
+    role: str
+    created_at: str
+    expires_at: str | None
+    digest_prefix: str
+
+
+class TokenList(Answer):
+    """All tokens."""
+
+    items: list[TokenState]
+    next: None = None
+
+
+class TokenMade(Answer):
+    """A new token with its secret, shown this once."""
+
+    name: str
+    role: str
+    expires_at: str | None
+    token: str
+
+
+class TokenRevoked(Answer):
+    """A token that is no more."""
+
+    name: str
+    revoked: Literal[True] = True
+
+
+class Health(Answer):
+    """The process lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ProblemDocument(BaseModel):
+    """A refusal (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str

@@ -1,0 +1,204 @@
+"""The table of the API: every call with its role, its body and its answer.
+
+Routing, role checks and OpenAPI come from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel
+
+from gateway.control import answers, bodies
+from gateway.control.problems import Code
+from gateway.core.roles import Role
+
+PAGE_LIMIT: Final = 500
+PAGE_DEFAULT: Final = 50
+
+
+class Method(StrEnum):
+    """HTTP methods in use."""
+
+    GET = "GET"
+    POST = "POST"
+    PATCH = "PATCH"
+    DELETE = "DELETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query parameter.
+
+    Attributes:
+        name: Of the parameter.
+        about: What it does.
+        is_integer: Whether it is a number.
+    """
+
+    name: str
+    about: str
+    is_integer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One call.
+
+    Attributes:
+        method: HTTP method.
+        path: Template.
+        name: Of its handler; its `operationId`.
+        about: What it does, one line.
+        role: Least role, or None: needs no token.
+        body: Model of its body, or None: it has none.
+        answer: Model of its answer; None for text, or where it is not available yet.
+        query: Parameters that it knows; others are refused.
+        codes: How it may refuse, beyond what every call may.
+        status: Of its answer.
+        is_conditional: Whether it heeds `If-Match`.
+    """
+
+    method: Method
+    path: str
+    name: str
+    about: str
+    role: Role | None = Role.VIEWER
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    query: tuple[Query, ...] = ()
+    codes: tuple[Code, ...] = field(default=())
+    status: int = 200
+    is_conditional: bool = False
+
+
+_PAGE: Final = (
+    Query("limit", f"At most this many items, 1-{PAGE_LIMIT}; {PAGE_DEFAULT} when absent.", is_integer=True),
+    Query("cursor", "`next` of the page before."),
+)
+_RULES: Final = (Code.RULE_VIOLATION, Code.STAGE_HAS_NO_SHARE, Code.GROUP_SHARE, Code.NOT_YET_AVAILABLE)
+
+
+def _later(method: Method, path: str, name: str, about: str, role: Role = Role.VIEWER) -> Endpoint:
+    """A call of the contract that this version answers with `not_yet_available`."""
+    body = bodies.IncidentBody if method is Method.POST else None
+    query = _PAGE if method is Method.GET else ()
+    return Endpoint(method, path, name, about, role, body=body, query=query, codes=(Code.NOT_YET_AVAILABLE,))
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    Endpoint(Method.GET, "/v1/status", "status", "The state of everything.", answer=answers.Status),
+    Endpoint(
+        Method.PATCH,
+        "/v1/operations/{operation}",
+        "change_operation",
+        "Moves one operation. Forward and `skip` need an approver.",
+        Role.OPERATOR,
+        bodies.ChangeBody,
+        answers.ChangedOperation,
+        codes=(Code.UNKNOWN_OPERATION, Code.STALE_EPOCH, *_RULES),
+        is_conditional=True,
+    ),
+    Endpoint(
+        Method.PATCH,
+        "/v1/groups/{group}",
+        "change_group",
+        "Moves every operation of a group. Forward and `skip` need an approver.",
+        Role.OPERATOR,
+        bodies.ChangeBody,
+        answers.ChangedGroup,
+        codes=(Code.UNKNOWN_GROUP, Code.STALE_EPOCH, *_RULES),
+        is_conditional=True,
+    ),
+    Endpoint(
+        Method.POST,
+        "/v1/kills",
+        "kill",
+        "Kills a scope. Repeats without effect.",
+        Role.OPERATOR,
+        bodies.KillBody,
+        answers.Killed,
+        codes=(Code.UNKNOWN_SCOPE, Code.RULE_VIOLATION),
+    ),
+    Endpoint(
+        Method.DELETE,
+        "/v1/kills/{scope}",
+        "rearm",
+        "Removes exactly this kill.",
+        Role.APPROVER,
+        bodies.RearmBody,
+        answers.Rearmed,
+        codes=(Code.UNKNOWN_SCOPE, Code.STALE_EPOCH, Code.RULE_VIOLATION),
+        is_conditional=True,
+    ),
+    Endpoint(
+        Method.GET,
+        "/v1/explain",
+        "explain",
+        "Which side a key goes to, and why.",
+        answer=answers.Explained,
+        query=(
+            Query("operation", "Its name; absent = a request that no operation matches."),
+            Query("key", "As the parts of the group's key are joined; absent = a request without a key."),
+        ),
+        codes=(Code.UNKNOWN_OPERATION,),
+    ),
+    Endpoint(Method.GET, "/v1/audit", "audit", "Who did what, newest first.", answer=answers.AuditPage, query=_PAGE),
+    Endpoint(
+        Method.GET,
+        "/v1/difference",
+        "difference",
+        "Where the stored policy differs from the file's.",
+        answer=answers.Difference,
+    ),
+    Endpoint(
+        Method.POST,
+        "/v1/apply",
+        "apply",
+        "Makes a file's policy current, or puts a lost policy back.",
+        Role.APPROVER,
+        bodies.ApplyBody,
+        answers.Applied,
+        codes=(Code.UNKNOWN_OPERATION, Code.UNKNOWN_GROUP, Code.STALE_EPOCH, *_RULES),
+        is_conditional=True,
+    ),
+    Endpoint(Method.GET, "/v1/tokens", "list_tokens", "All tokens.", Role.APPROVER, answer=answers.TokenList),
+    Endpoint(
+        Method.POST,
+        "/v1/tokens",
+        "create_token",
+        "Makes a token; its secret is shown this once.",
+        Role.APPROVER,
+        bodies.TokenBody,
+        answers.TokenMade,
+        codes=(Code.TOKEN_EXISTS,),
+        status=201,
+    ),
+    Endpoint(
+        Method.DELETE,
+        "/v1/tokens/{name}",
+        "revoke_token",
+        "Ends a token at once.",
+        Role.APPROVER,
+        answer=answers.TokenRevoked,
+        codes=(Code.UNKNOWN_TOKEN, Code.RULE_VIOLATION),
+    ),
+    _later(Method.GET, "/v1/comparisons", "comparisons", "How answers of both sides compared."),
+    _later(Method.GET, "/v1/writes", "writes", "Copied writes and what became of them."),
+    _later(Method.GET, "/v1/consistency", "consistency", "How far both sides hold the same."),
+    _later(Method.POST, "/v1/incidents", "incidents", "Kills what an alert names.", Role.OPERATOR),
+    Endpoint(Method.GET, "/healthz", "health", "The process lives.", None, answer=answers.Health),
+    Endpoint(
+        Method.GET,
+        "/readyz",
+        "ready",
+        "A policy is known.",
+        None,
+        answer=answers.Health,
+        codes=(Code.POLICY_UNAVAILABLE,),
+    ),
+    Endpoint(Method.GET, "/metrics", "metrics", "Metrics in the Prometheus text format.", None),
+    Endpoint(Method.GET, "/openapi.json", "openapi", "This document.", None),
+)

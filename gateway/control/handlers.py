@@ -1,0 +1,317 @@
+"""What each call of the API does, once the caller is known and the body is read. One method for each endpoint."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from gateway.control import answers
+from gateway.control.acts import Acts, Order, Outcome, still_killed_by
+from gateway.control.bodies import KEY_LIMIT, ApplyBody, ChangeBody, KillBody, RearmBody, TokenBody
+from gateway.control.endpoints import PAGE_DEFAULT, PAGE_LIMIT, Endpoint
+from gateway.control.explain import explain
+from gateway.control.ports import (
+    Bootstrap,
+    Counters,
+    Feed,
+    Files,
+    Store,
+    StoreUnavailableError,
+    Tokens,
+)
+from gateway.control.problems import Code, Refused, invalid, unavailable
+from gateway.control.status import Measured, group_state, kill_state, operation_state, status_of, worker_states
+from gateway.control.wishes import complete_wishes
+from gateway.core.changes import Delta, difference
+from gateway.core.model import Scope
+from gateway.core.roles import Role, TokenInfo
+from gateway.core.snapshot import effective_scope
+from gateway.errors import TokenExistsError
+
+_CURSOR: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the API works with.
+
+    Attributes:
+        store: The policy where it is stored.
+        feed: The policy in force.
+        tokens: Of operators.
+        counters: Of the workers.
+        files: What the migration file says.
+        bootstrap: This machine's own token, or None.
+        metrics: Renders the metrics.
+    """
+
+    store: Store
+    feed: Feed
+    tokens: Tokens
+    counters: Counters
+    files: Files
+    bootstrap: Bootstrap | None
+    metrics: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that may be carried out.
+
+    Attributes:
+        endpoint: Which.
+        order: Who asks.
+        path: Parameters in the path.
+        query: Parameters of the query.
+        body: Read, or None.
+    """
+
+    endpoint: Endpoint
+    order: Order
+    path: dict[str, Any] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
+    body: BaseModel | None = None
+
+    def read(self, model: type[Body]) -> Body:
+        """The body, of the model that the endpoint names."""
+        assert isinstance(self.body, model)
+        return self.body
+
+
+class Handlers:
+    """Every call of the API. All raise `Refused`."""
+
+    def __init__(self, parts: Parts, openapi: dict[str, Any]) -> None:
+        self.acts = Acts(parts.store, parts.feed)
+        self._parts = parts
+        self._openapi = openapi
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    async def status(self, call: Call) -> Response:
+        """The state of everything."""
+        parts = self._parts
+        snapshot = self.acts.snapshot()
+        workers = worker_states(parts.counters.live, time.time())
+        status = status_of(snapshot, parts.feed.status(), self._measured(), parts.feed.held_break_glass, workers)
+        return _answer(call, status, snapshot.epoch)
+
+    async def explain(self, call: Call) -> Response:
+        """Which side a key goes to."""
+        key = call.query.get("key")
+        if key is not None and not 1 <= len(key.encode(errors="replace")) <= KEY_LIMIT:
+            raise invalid(f"key: must be 1-{KEY_LIMIT} bytes")
+        snapshot = self.acts.snapshot()
+        return _answer(call, explain(snapshot, call.query.get("operation"), key), snapshot.epoch)
+
+    async def audit(self, call: Call) -> Response:
+        """Who did what."""
+        limit, cursor = _page_of(call.query)
+        try:
+            items, following = await self._parts.store.audit(limit, cursor)
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+        page = answers.AuditPage(items=[answers.AuditItem(**item) for item in items], next=following)
+        return _answer(call, page)
+
+    async def difference(self, call: Call) -> Response:
+        """Where the stored policy differs from the file's."""
+        snapshot = self.acts.snapshot()
+        wishes = complete_wishes(snapshot.definition, snapshot.policy, self._parts.files.wishes)
+        found = difference(snapshot.definition, snapshot.policy, wishes)
+        answer = answers.Difference(
+            epoch=snapshot.epoch,
+            definition=snapshot.definition.digest,
+            differences={target: _deltas(fields) for target, fields in found.items()},
+        )
+        return _answer(call, answer, snapshot.epoch)
+
+    async def health(self, call: Call) -> Response:
+        """The process lives."""
+        return _answer(call, answers.Health())
+
+    async def ready(self, call: Call) -> Response:
+        """A policy is known."""
+        self.acts.snapshot()
+        return _answer(call, answers.Health())
+
+    async def metrics(self, call: Call) -> Response:
+        """Metrics of all workers."""
+        return Response(self._parts.metrics(), call.endpoint.status, media_type=METRICS_TYPE)
+
+    async def openapi(self, call: Call) -> Response:
+        """The API's description."""
+        return JSONResponse(self._openapi, call.endpoint.status)
+
+    # --- changing --------------------------------------------------------------------------------------------------
+
+    async def change_operation(self, call: Call) -> Response:
+        """Moves one operation."""
+        name = call.path["operation"]
+        outcome = await self.acts.change_operation(call.order, name, call.read(ChangeBody))
+        state = operation_state(outcome.snapshot, name, self._measured()).document()
+        return _changed(call, answers.ChangedOperation, outcome, {**state, "name": name})
+
+    async def change_group(self, call: Call) -> Response:
+        """Moves a group."""
+        name = call.path["group"]
+        outcome = await self.acts.change_group(call.order, name, call.read(ChangeBody))
+        state = group_state(outcome.snapshot, name).document()
+        return _changed(call, answers.ChangedGroup, outcome, {**state, "name": name})
+
+    async def kill(self, call: Call) -> Response:
+        """Kills a scope."""
+        outcome, latch = await self.acts.kill(call.order, call.read(KillBody))
+        return _changed(call, answers.Killed, outcome, kill_state(outcome.snapshot, latch).document())
+
+    async def rearm(self, call: Call) -> Response:
+        """Removes a kill."""
+        try:
+            scope = Scope.parse(call.path["scope"])
+        except ValueError as exc:
+            raise Refused(Code.UNKNOWN_SCOPE, str(exc)[:200]) from exc
+        outcome = await self.acts.rearm(call.order, scope, call.read(RearmBody))
+        state = {
+            "scope": str(scope),
+            "effective_scope": str(effective_scope(outcome.snapshot.definition, scope)),
+            "still_killed_by": still_killed_by(outcome.snapshot, scope),
+        }
+        return _changed(call, answers.Rearmed, outcome, state)
+
+    async def apply(self, call: Call) -> Response:
+        """Makes a file's policy current, or puts a lost policy back."""
+        body = call.read(ApplyBody)
+        if body.restore:
+            outcome = await self.acts.restore(call.order, body.reason or "")
+        else:
+            outcome = await self.acts.apply(call.order, body)
+        return _changed(call, answers.Applied, outcome, {"dry_run": body.dry_run})
+
+    # --- tokens ----------------------------------------------------------------------------------------------------
+
+    async def list_tokens(self, call: Call) -> Response:
+        """All tokens."""
+        return _answer(call, answers.TokenList(items=[_token_state(info) for info in await self._tokens()]))
+
+    async def create_token(self, call: Call) -> Response:
+        """Makes a token."""
+        body = call.read(TokenBody)
+        expires_at = None if body.ttl_s is None else datetime.now(UTC) + timedelta(seconds=body.ttl_s)
+        try:
+            # Noted first: a token that nobody can trace must not exist.
+            await self.acts.note(call.order, "token create", f"{body.name} ({body.role})")
+            secret = await self._parts.tokens.create(body.name, body.role, expires_at)
+        except TokenExistsError as exc:
+            raise Refused(Code.TOKEN_EXISTS, str(exc)) from exc
+        except ValueError as exc:
+            raise invalid(f"name: {exc}") from exc
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+        made = answers.TokenMade(name=body.name, role=str(body.role), expires_at=_iso(expires_at), token=secret)
+        return _answer(call, made)
+
+    async def revoke_token(self, call: Call) -> Response:
+        """Ends a token."""
+        name = call.path["name"]
+        known = await self._tokens()
+        if name not in {info.name for info in known}:
+            raise Refused(Code.UNKNOWN_TOKEN, f"there is no token named {name[:80]!r}")
+        if not any(info.role is Role.APPROVER and info.name != name for info in _unexpired(known)):
+            raise Refused(
+                Code.RULE_VIOLATION,
+                f"{name} is the last approver's token; without it nobody could make another",
+                rule="last_approver",
+                legal="crossfade token create NAME --role approver",
+            )
+        try:
+            await self._parts.tokens.revoke(name)
+            if self._parts.bootstrap is not None:
+                await self._parts.bootstrap.revoked(name)
+            await self.acts.note(call.order, "token revoke", name)
+        except StoreUnavailableError as exc:
+            raise unavailable(f"{exc}; look whether the token is still listed") from exc
+        return _answer(call, answers.TokenRevoked(name=name))
+
+    async def _tokens(self) -> list[TokenInfo]:
+        try:
+            return list(await self._parts.tokens.list())
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+
+    # --- later -----------------------------------------------------------------------------------------------------
+
+    async def comparisons(self, call: Call) -> Response:
+        """Not yet."""
+        raise _later(call)
+
+    async def writes(self, call: Call) -> Response:
+        """Not yet."""
+        raise _later(call)
+
+    async def consistency(self, call: Call) -> Response:
+        """Not yet."""
+        raise _later(call)
+
+    async def incidents(self, call: Call) -> Response:
+        """Not yet."""
+        raise _later(call)
+
+    def _measured(self) -> Measured:
+        return Measured.of(self._parts.counters.window(time.monotonic()))
+
+
+def _answer(call: Call, answer: answers.Answer, epoch: int | None = None) -> Response:
+    headers = {} if epoch is None else {"ETag": f'"{epoch}"'}
+    return JSONResponse(answer.document(), call.endpoint.status, headers)
+
+
+def _changed(call: Call, model: type[answers.Answer], outcome: Outcome, state: dict[str, Any]) -> Response:
+    epoch = outcome.snapshot.epoch
+    answer = model.model_validate({"epoch": epoch, "changed": _deltas(outcome.fields), **state})
+    return _answer(call, answer, epoch)
+
+
+def _deltas(fields: dict[str, Delta]) -> dict[str, answers.Delta]:
+    return {name: answers.Delta(before=before, after=after) for name, (before, after) in fields.items()}
+
+
+def _page_of(query: dict[str, str]) -> tuple[int, str | None]:
+    text, cursor = query.get("limit", str(PAGE_DEFAULT)), query.get("cursor")
+    if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= PAGE_LIMIT:
+        raise invalid(f"limit: write a whole number from 1 to {PAGE_LIMIT}")
+    if cursor is not None and not _CURSOR.fullmatch(cursor):
+        raise invalid("cursor: write what the page before gave as next")
+    return int(text), cursor
+
+
+def _later(call: Call) -> Refused:
+    return Refused(Code.NOT_YET_AVAILABLE, f"{call.endpoint.path} is not available yet in this version")
+
+
+def _token_state(info: TokenInfo) -> answers.TokenState:
+    return answers.TokenState(
+        name=info.name,
+        role=str(info.role),
+        created_at=info.created_at.isoformat(),
+        expires_at=_iso(info.expires_at),
+        digest_prefix=info.digest_prefix,
+    )
+
+
+def _unexpired(known: list[TokenInfo]) -> list[TokenInfo]:
+    now = datetime.now(UTC)
+    return [info for info in known if info.expires_at is None or info.expires_at > now]
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,143 @@
+"""What state offers, in the shape that control asks for: one exception for a Redis that cannot be asked.
+
+Belongs to the composition root of the control process; control itself does not know these classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from gateway.control.ports import Document, StoreUnavailableError
+from gateway.core.audit import AuditEntry
+from gateway.core.model import Epoch, Latch, Policy
+from gateway.core.roles import Role, TokenInfo
+from gateway.state.boot import restore_by_hand
+from gateway.state.codec import CodecError
+from gateway.state.connect import REDIS_ERRORS
+from gateway.state.counters import CounterStore
+from gateway.state.feed import PolicyFeed
+from gateway.state.policy_store import PolicyStore
+from gateway.state.tokens import TokenStore
+from gateway.telemetry.ledger import Ledger
+
+SAMPLE_S: Final = 0.5
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Says in one way that Redis cannot be asked."""
+    try:
+        yield
+    except CodecError as exc:
+        raise StoreUnavailableError(f"what Redis holds cannot be read: {exc}") from exc
+    except REDIS_ERRORS as exc:
+        # The kind only: texts of connection errors may hold addresses and commands.
+        raise StoreUnavailableError(f"Redis cannot be asked ({type(exc).__name__})") from exc
+
+
+async def _ask(call: Awaitable[Result]) -> Result:
+    """Asks Redis. The call is finished even when nobody waits for it any more: its connection would be spoiled."""
+    with _asking():
+        return await asyncio.shield(call)
+
+
+class StoredPolicy:
+    """See `gateway.control.ports.Store`."""
+
+    def __init__(self, store: PolicyStore, feed: PolicyFeed) -> None:
+        self._store = store
+        self._feed = feed
+
+    async def read(self) -> Policy | None:
+        """See the port."""
+        return await _ask(self._store.read())
+
+    async def change(self, before: Policy, after: Policy, entry: AuditEntry) -> Policy:
+        """See the port."""
+        return await _ask(self._store.change(before, after, entry))
+
+    async def kill(self, latch: Latch, entry: AuditEntry) -> Epoch | None:
+        """See the port."""
+        return await _ask(self._feed.kill(latch, entry))
+
+    async def restore(self, entry: AuditEntry) -> Policy:
+        """See the port."""
+        return await _ask(restore_by_hand(self._feed, self._store, entry))
+
+    async def record(self, entry: AuditEntry) -> None:
+        """See the port."""
+        await _ask(self._store.record(entry))
+
+    async def audit(self, limit: int, cursor: str | None) -> tuple[list[Document], str | None]:
+        """See the port."""
+        return await _ask(self._store.audit(limit, cursor))
+
+
+class StoredTokens:
+    """See `gateway.control.ports.Tokens`."""
+
+    def __init__(self, tokens: TokenStore) -> None:
+        self._tokens = tokens
+
+    async def find(self, secret: str) -> TokenInfo | None:
+        """See the port."""
+        return await _ask(self._tokens.find(secret))
+
+    async def create(self, name: str, role: Role, expires_at: datetime | None) -> str:
+        """See the port."""
+        return await _ask(self._tokens.create(name, role, expires_at))
+
+    async def ensure(self, secret: str, name: str, role: Role) -> None:
+        """Makes a secret that exists already a token."""
+        await _ask(self._tokens.ensure(secret, name, role))
+
+    async def list(self) -> list[TokenInfo]:
+        """See the port."""
+        return await _ask(self._tokens.list())
+
+    async def revoke(self, name: str) -> bool:
+        """See the port."""
+        return await _ask(self._tokens.revoke(name))
+
+
+class WorkerCounters:
+    """See `gateway.control.ports.Counters`. Read from Redis on a timer.
+
+    Attributes:
+        ledger: Adds them up.
+    """
+
+    def __init__(self, store: CounterStore) -> None:
+        self.ledger = Ledger()
+        self._store = store
+        self._live: Mapping[str, Mapping[str, Any]] = {}
+
+    @property
+    def live(self) -> Mapping[str, Mapping[str, Any]]:
+        """See the port."""
+        return self._live
+
+    def window(self, now: float) -> tuple[Document, float]:
+        """See the port."""
+        return self.ledger.window(now)
+
+    async def look(self) -> None:
+        """Reads what the workers said.
+
+        Raises:
+            StoreUnavailableError: Redis cannot be asked; the last reports stay.
+        """
+        self._live = await _ask(self._store.read_all())
+        self._take(self._live.values())
+        self.ledger.sample(time.monotonic())
+
+    def _take(self, blobs: Iterable[Mapping[str, Any]]) -> None:
+        for blob in blobs:
+            self.ledger.take(blob)
