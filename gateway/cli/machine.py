@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from gateway.core.model import Definition, Side
 from gateway.local.data_dir import DataDir
@@ -293,14 +293,16 @@ def _addresses(definition: Definition) -> dict[str, Any]:
 
 
 def _split_password(url: str) -> tuple[str, str | None]:
-    parts = urlsplit(url)
-    if parts.password is None:
+    """A Redis URL without its password, and the password."""
+    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
+    user, colon, password = credentials.partition(":")
+    if not colon:
         return url, None
-    user, _, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{name}@{host}" if name else host)), unquote(parts.password)
+    scheme, _, beyond = url.partition("://")
+    kept = f"{user}@" if user else ""
+    return f"{scheme}://{kept}{beyond.removeprefix(credentials + at)}", unquote(password)
 
 
 def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    scheme, _, beyond = url.partition("?")[0].partition("://")
+    return f"{scheme}://{beyond.rpartition('@')[2]}"

@@ -11,9 +11,8 @@ import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import httpx
 import typer
 
 from gateway.cli.machine import Wanted, prepare_machine
@@ -24,6 +23,9 @@ from gateway.local.run import Machine, run_machine
 from gateway.local.runtime_file import read_runtime
 from gateway.settings import SettingsError
 from gateway.telemetry.logs import configure_logs
+
+if TYPE_CHECKING:
+    import httpx
 
 _FAILED: Final = 1
 _DATA_DIR: Final = ".crossfade"
@@ -134,8 +136,6 @@ def restart_command(
         outcome = _roll(directory)
     except StartError as exc:
         outcome = {"state": "failed", "why": str(exc)}
-    except (httpx.HTTPError, ValueError, KeyError) as exc:
-        outcome = {"state": "failed", "why": f"the supervisor does not answer on its ops port: {exc}"}
     is_done = outcome["state"] == "done"
     if as_json:
         sys.stdout.write(json.dumps({"restarted": is_done, "why": outcome["why"]}) + "\n")
@@ -195,14 +195,26 @@ def _send_to_supervisor(runtime: Mapping[str, Any], sign: signal.Signals) -> Non
 
 
 def _roll(data_dir: Path) -> dict[str, Any]:
-    """Has every worker replaced and waits for it; the outcome as /readyz shows it."""
+    """Has every worker replaced and waits for it; the outcome as /readyz shows it.
+
+    Raises:
+        StartError: There is no supervisor, or it does not answer.
+    """
+    import httpx  # `up` starts sooner without
+
     runtime = read_runtime(data_dir)
     with httpx.Client(base_url=runtime["ops"], timeout=_OPS_TIMEOUT_S, trust_env=False) as ops:
-        before = ops.get("/readyz").json()["rolling_restart"]
-        if before["state"] != "running":
-            _send_to_supervisor(runtime, signal.SIGUSR2)
-        while True:
-            shown: dict[str, Any] = ops.get("/readyz").json()["rolling_restart"]
-            if shown["state"] != "running" and (before["state"] == "running" or shown["count"] > before["count"]):
-                return shown
-            time.sleep(_POLL_S)
+        try:
+            before = _last_roll(ops)
+            if before["state"] != "running":
+                _send_to_supervisor(runtime, signal.SIGUSR2)
+            while (shown := _last_roll(ops)) == before or shown["state"] == "running":
+                time.sleep(_POLL_S)
+        except (httpx.HTTPError, ValueError, KeyError) as exc:
+            raise StartError(f"the supervisor does not answer on {runtime['ops']}: {exc}") from exc
+    return shown
+
+
+def _last_roll(ops: httpx.Client) -> dict[str, Any]:
+    shown: dict[str, Any] = ops.get("/readyz").json()["rolling_restart"]
+    return shown

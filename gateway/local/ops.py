@@ -37,6 +37,7 @@ class OpsServer(uvicorn.Server):
                 lifespan="off",
                 access_log=False,
                 log_config=None,
+                log_level="warning",
                 server_header=False,
                 limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=1,

@@ -62,7 +62,7 @@ class Supervisor:
 
     def pids(self) -> dict[str, int]:
         """By name. While a part is down, that of its last process: its name never vanishes."""
-        return dict(self._pids)
+        return {name: self._pids[name] for name in self.parts if name in self._pids}
 
     def status(self) -> dict[str, Any]:
         """Where every part stands, for JSON; crash loops show as `failures` in a row."""
