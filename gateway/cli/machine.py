@@ -23,10 +23,11 @@ from gateway.local.readiness import http_probe, redis_probe
 from gateway.local.run import Machine
 from gateway.local.sockets import bind_one, bind_shared, url_of
 from gateway.parts import Parts, read_secret
-from gateway.settings import load_gateway_settings, load_migration, locate_gateway, locate_migration
+from gateway.settings import GatewaySettings, load_gateway_settings, load_migration, locate_gateway, locate_migration
 from gateway.settings.addresses import BUNDLED_PREFIX, is_placeholder, parse_instance
 from gateway.telemetry.exposition import Metrics
 from gateway.telemetry.ledger import Ledger
+from gateway.telemetry.logs import configure_logs
 
 PARTS_FILE: Final = "parts.json"
 TOKEN_FILE: Final = "token"  # noqa: S105 - a file's name
@@ -34,6 +35,7 @@ TOKEN_PREFIX: Final = "cf_"  # noqa: S105 - what every token begins with
 _LOOPBACK: Final = "127.0.0.1"
 _START_LIMIT_S: Final = 60.0
 _STOP_MARGIN_S: Final = 5.0
+_SERVICE_UMASK: Final = 0o022
 _SECRETS_IN_ENVIRONMENT: Final = frozenset(
     {"CROSSFADE_INTERNAL_TOKEN", "CROSSFADE_FORCE_SECRET", "CROSSFADE_REDIS_URL", "REDISCLI_AUTH"}
 )
@@ -81,12 +83,10 @@ class _Builder:
     """
 
     def __init__(self, wanted: Wanted, env: Mapping[str, str], taken: ExitStack) -> None:
-        overrides = dict(wanted.overrides)
-        if overrides.get("log.format") is None and sys.stderr.isatty():
-            overrides["log.format"] = "console"
         self.wanted = wanted
         self.env = env
-        self.settings = load_gateway_settings(locate_gateway(wanted.config), env, overrides)
+        self.settings = _load_settings(wanted, env)
+        configure_logs(self.settings.log.level, self.settings.log.format, part="supervisor")
         self.migration_file = locate_migration(wanted.migration).absolute()
         self.definition = load_migration(self.migration_file).definition
         self.data_dir = DataDir(self.settings.data_dir)
@@ -181,6 +181,8 @@ class _Builder:
                 env,
                 sock=sock,
                 probe=http_probe(sock),
+                # Services run commands as other users, who must be able to read what is made for them.
+                umask=_SERVICE_UMASK,
             )
             for name, sock in self.bundled.items()
         ]
@@ -259,6 +261,15 @@ def prepare_machine(wanted: Wanted, env: Mapping[str, str]) -> tuple[Machine, De
         machine = builder.build()
         taken.pop_all()
     return machine, builder.definition
+
+
+def _load_settings(wanted: Wanted, env: Mapping[str, str]) -> GatewaySettings:
+    """The settings; on a terminal, logs are for people unless somebody said otherwise."""
+    file = locate_gateway(wanted.config)
+    settings = load_gateway_settings(file, env, wanted.overrides)
+    if sys.stderr.isatty() and "format" not in settings.log.model_fields_set:
+        settings = load_gateway_settings(file, env, {**wanted.overrides, "log.format": "console"})
+    return settings
 
 
 def _load(file: Path, parts: Parts) -> Definition:

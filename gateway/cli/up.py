@@ -149,8 +149,6 @@ def restart_command(
 def _run(wanted: Wanted) -> None:
     begun = time.monotonic()
     configure_logs("info", "console" if sys.stderr.isatty() else "json", part="supervisor")
-    # Redis and the secrets below inherit it: what is made here is nobody else's to read.
-    os.umask(0o077)
     try:
         machine, definition = prepare_machine(wanted, os.environ)
         asyncio.run(run_machine(machine, lambda: _announce(machine, definition, time.monotonic() - begun)))

@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ from gateway.local.errors import StartError
 LOCK: Final = "lock"
 _PRIVATE: Final = 0o700
 _SECRET_BYTES: Final = 32
+_GLANCE_S: Final = 0.5
+"""Longer than `is_in_use` of another process, which looks by locking for a moment, can be in the way."""
 
 
 class DataDir:
@@ -108,7 +111,7 @@ class DataDir:
         except OSError as exc:
             raise StartError(f"the data directory {self.path} is not writable: {exc.strerror}") from exc
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError as exc:
             holder = os.read(descriptor, 32).decode(errors="replace").strip()
             os.close(descriptor)
@@ -119,6 +122,24 @@ class DataDir:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    """Takes a lock.
+
+    Raises:
+        BlockingIOError: Somebody keeps it.
+    """
+    deadline = time.monotonic() + _GLANCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_GLANCE_S / 20)
+        else:
+            return
 
 
 def is_in_use(path: Path) -> bool:

@@ -1,6 +1,6 @@
 """The life of a part as a table: what happens to it, and what is then done.
 
-Pure; `supervisor` performs the effects. The table is printed in docs/architecture.md.
+Pure; `part` performs the effects.
 """
 
 from __future__ import annotations

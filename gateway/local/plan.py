@@ -32,6 +32,7 @@ class PartSpec:
         needs: Parts that must be ready before its first start.
         start_limit_s: When it is not ready by then it is killed and started again; None = it may take for ever.
         stop_limit_s: When it has not ended by then it is killed.
+        umask: Of its process; what a part makes is nobody else's to read unless it must be.
     """
 
     name: str
@@ -44,3 +45,4 @@ class PartSpec:
     needs: tuple[str, ...] = ()
     start_limit_s: float | None = 60.0
     stop_limit_s: float = 10.0
+    umask: int = 0o077

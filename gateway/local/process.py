@@ -85,6 +85,7 @@ async def spawn(spec: PartSpec) -> PartProcess:
             stdout=_STDERR,  # standard output belongs to the command that the operator typed
             pass_fds=ends.inherited,
             start_new_session=True,
+            umask=spec.umask,
         )
         ours_until_started.pop_all()
     return PartProcess(process, await open_channel(ends.channel) if ends.channel else None, ends.lifeline)

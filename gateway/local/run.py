@@ -1,11 +1,13 @@
 """Runs a prepared machine to its end: supervisor, ops port, runtime file, signals.
 
-SIGINT and SIGTERM stop it, a second one at once; SIGHUP has the parts reload; SIGUSR2 is a rolling restart.
+SIGINT and SIGTERM stop it, a second one at once; SIGHUP has the parts reload, or stops it when it comes from a terminal
+that was closed; SIGUSR2 is a rolling restart.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import time
@@ -24,6 +26,7 @@ from gateway.local.supervisor import Plan, Supervisor
 from gateway.local.tasks import Tasks
 
 _SAMPLE_S: Final = 1.0
+_STDERR: Final = 2
 
 _log = structlog.get_logger("crossfade.supervisor")
 
@@ -117,9 +120,11 @@ class _Run:
         self._ops = OpsServer(self._status, machine.metrics.render)
         self._tasks = Tasks()
         self._reloading = _Act()
+        self._must_reload_again = False
         self._rolling = _Act()
         self._stop = asyncio.Event()
         self._is_complete = False
+        self._had_terminal = os.isatty(_STDERR)
 
     async def to_its_end(self, when_ready: Callable[[], None]) -> None:
         machine = self._machine
@@ -164,8 +169,14 @@ class _Run:
         self._stop.set()
 
     def _on_reload(self) -> None:
-        if self._reloading.begin():
+        if self._had_terminal and not os.isatty(_STDERR):
+            # The terminal was closed, and its SIGHUP asks for no reload: nobody could stop us by Ctrl-C any more.
+            self._on_stop()
+        elif self._reloading.begin():
             self._tasks.start(self._reload())
+        else:
+            # The file may have changed since it was read.
+            self._must_reload_again = True
 
     def _on_restart(self) -> None:
         if self._rolling.begin():
@@ -182,6 +193,9 @@ class _Run:
             _log.info("reload", parts=self._supervisor.send({"type": "reload"}))
             self._write_runtime()
         self._reloading.end(why)
+        if self._must_reload_again:
+            self._must_reload_again = False
+            self._on_reload()
 
     async def _restart(self) -> None:
         self._rolling.end(await self._supervisor.restart())
@@ -201,4 +215,7 @@ class _Run:
 
     def _write_runtime(self) -> None:
         if self._is_complete and not self._stop.is_set():
-            runtime_file.write_runtime(self._machine.data_dir, self._facts, self._supervisor.pids())
+            try:
+                runtime_file.write_runtime(self._machine.data_dir, self._facts, self._supervisor.pids())
+            except OSError as exc:
+                _log.error("runtime_file_not_written", why=exc.strerror)  # a full disk must not end what serves

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from gateway.core.model import Side
 from tests.support.redis_process import running_redis
 from tests.support.sides import StubSide, client, get, live, migration, stub_sides
-from tests.support.up import Up, is_alive, run_to_end, running_up, start
+from tests.support.up import Up, children, crossfade, is_alive, run_to_end, running_up, start
 from tests.support.waiting import until, until_async
 from tests.support.worker import bench
 
@@ -158,6 +160,40 @@ async def test_a_stop_leaves_nothing(gateway: Up) -> None:
     assert await gateway.ended() == 0
     assert not any(is_alive(pid) for pid in pids.values())
     assert not (gateway.data_dir / "runtime.json").exists()
+
+
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.dup2(0, 2)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+async def test_closing_its_terminal_stops_it(tmp_path: Path, sides: Sides) -> None:
+    ours, theirs = os.openpty()
+    data_dir, file = tmp_path / "data", tmp_path / "migration.json"
+    file.write_text(json.dumps(migration(sides)))
+    command = ["gateway", "--data-dir", str(data_dir), "--migration", str(file), "--port", "0", "--ops-port", "0"]
+    process = subprocess.Popen(  # noqa: ASYNC220 - starting takes a millisecond
+        [sys.executable, "-c", ON_TERMINAL, *crossfade(), *command],
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "CROSSFADE_REDIS_URL": "redis://127.0.0.1:1"},
+    )
+    os.close(theirs)
+    try:
+        await until((data_dir / "parts.json").exists, "it starts its parts")
+        await until(lambda: len(children(process.pid)) == 2, "both workers run")
+        workers = children(process.pid)
+        os.close(ours)
+        await until(lambda: process.poll() is not None, "it ends")
+        assert process.returncode == 0
+        assert not any(map(is_alive, workers))
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def test_a_killed_supervisor_leaves_nothing(gateway: Up) -> None:

@@ -201,6 +201,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def children(pid: int) -> list[int]:
+    """Process ids of those whose parent a process is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((process / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(process.name))
+    return found
+
+
 def shown_by(pid: int) -> str:
     """What everybody who may look at a process sees of it: arguments, and for its own user the environment."""
     process = Path(f"/proc/{pid}")
