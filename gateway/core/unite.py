@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from enum import Enum, auto
 
-from gateway.core.model import GroupPolicy, OperationPolicy, Policy, Ppm
+from gateway.core.model import GroupPolicy, Latch, OperationPolicy, Policy, Ppm
 from gateway.core.stages import rank
 
 
@@ -57,9 +58,13 @@ def unite(policies: Iterable[Policy]) -> Policy:
         for scope, latch in policy.latches.items():
             held = latches.get(scope)
             # Of two accounts of one kill the earlier is the true one; any fixed rule keeps this commutative.
-            if held is None or (latch.at, latch.by, latch.reason) < (held.at, held.by, held.reason):
+            if held is None or _account(latch) < _account(held):
                 latches[scope] = latch
     return replace(united, latches=latches)
+
+
+def _account(latch: Latch) -> tuple[datetime, str, str, str]:
+    return latch.at, latch.kind, latch.by, latch.reason
 
 
 def _safer(left: Policy, right: Policy) -> Policy:
