@@ -63,7 +63,14 @@ TABLE: Final[dict[Stage, StageRow]] = {
             Stage.RAMPDOWN, Route.NEW, Route.NEW, True, True, False, False, "everything to old; reverse backlog drains"
         ),
         StageRow(
-            Stage.COMPLETE, Route.NEW, Route.NEW, False, False, False, False, "by hand only, with accept_data_loss"
+            Stage.COMPLETE,
+            Route.NEW,
+            Route.NEW,
+            False,
+            False,
+            False,
+            False,
+            "by hand only, with accept_data_loss; a detector pages instead",
         ),
     )
 }
