@@ -1,0 +1,24 @@
+"""`python -m backends.approach2 --port P | --fd N --data-dir DIR`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from backends.approach2.pool import PoolSize, SandboxPoolManager
+from backends.approach2.service import GitSandboxService
+from backends.approach2.table import SandboxTable
+from backends.common.locks import LocalLocks
+from backends.common.serving import Surroundings, serve
+
+
+def build(around: Surroundings) -> GitSandboxService:
+    """Puts the service together."""
+    url = os.environ.get("CROSSFADE_DATABASE_URL") or f"sqlite+aiosqlite:///{around.data_dir / 'approach2.db'}"
+    table = SandboxTable(url)
+    pool = SandboxPoolManager(around.provider, table, PoolSize())
+    return GitSandboxService(around.provider, table, pool, LocalLocks(), around.rules)
+
+
+if __name__ == "__main__":
+    sys.exit(serve("approach2", build))

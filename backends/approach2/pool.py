@@ -1,0 +1,129 @@
+"""The warm pool: sandboxes that are ready before somebody needs one."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from backends.approach2.table import SandboxState, SandboxTable
+from backends.common.errors import Code, ServiceError
+from backends.common.sandbox import Sandbox, SandboxProvider
+from backends.common.workspace import WorkspaceId
+
+_REFILL_PAUSE_S: Final = 1.0
+_ATTEMPTS: Final = 5
+
+_log = structlog.get_logger("crossfade.approach2")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """How many sandboxes there are.
+
+    Attributes:
+        warm: Kept waiting, at least.
+        total: Of all, at most.
+    """
+
+    warm: int = 3
+    total: int = 10_000
+
+
+class SandboxPoolManager:
+    """Keeps sandboxes warm and gives them to workspaces."""
+
+    def __init__(self, provider: SandboxProvider, table: SandboxTable, size: PoolSize) -> None:
+        self._provider = provider
+        self._table = table
+        self._size = size
+        self._warm: deque[str] = deque()
+        self._wanted = asyncio.Event()
+        self._refilling: asyncio.Task[None] | None = None
+        self._is_full = asyncio.Event()
+
+    @property
+    def warm(self) -> int:
+        """How many are waiting."""
+        return len(self._warm)
+
+    async def start(self) -> None:
+        """Takes over what an earlier run left warm, and begins to refill."""
+        for name in await self._table.named(SandboxState.WARM):
+            if await self._is_healthy(name):
+                self._warm.append(name)
+            else:
+                await self._drop(name)
+        self._wanted.set()
+        self._refilling = asyncio.create_task(self._refill())
+
+    async def wait_warm(self) -> None:
+        """Returns once the pool is as warm as it should be."""
+        await self._is_full.wait()
+
+    async def checkout(self, workspace: WorkspaceId) -> Sandbox:
+        """A sandbox for a workspace that has none.
+
+        Raises:
+            ServiceError: `sandbox_unavailable`.
+        """
+        for _ in range(_ATTEMPTS):
+            name = self._warm.popleft() if self._warm else await self._create()
+            self._is_full.clear()
+            self._wanted.set()
+            sandbox = await self._provider.find(name)
+            if sandbox is None or sandbox.has_repository:
+                await self._drop(name)
+                continue
+            if await self._table.assign(name, workspace):
+                return sandbox
+            # Somebody gave the workspace a sandbox meanwhile; this one stays warm.
+            self._warm.append(name)
+            taken = await self._table.find(workspace)
+            found = await self._provider.find(taken) if taken else None
+            if found is not None:
+                return found
+        raise ServiceError(Code.SANDBOX_UNAVAILABLE, "no sandbox could be had")
+
+    async def release(self, name: str) -> None:
+        """A sandbox is broken or not needed any more."""
+        await self._drop(name)
+
+    async def aclose(self) -> None:
+        """Stops refilling. Warm sandboxes stay for the next run."""
+        if self._refilling is not None:
+            self._refilling.cancel()
+            await asyncio.gather(self._refilling, return_exceptions=True)
+
+    async def _refill(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                while len(self._warm) < self._size.warm:
+                    self._warm.append(await self._create())
+                self._is_full.set()
+            except ServiceError as exc:
+                _log.error("pool_not_refilled", why=exc.message)
+                await asyncio.sleep(_REFILL_PAUSE_S)
+                self._wanted.set()
+
+    async def _create(self) -> str:
+        if len(await self._provider.names()) >= self._size.total:
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, "there are as many sandboxes as there may be")
+        name = secrets.token_hex(16)
+        await self._provider.create(name)
+        await self._table.add_warm(name)
+        return name
+
+    async def _is_healthy(self, name: str) -> bool:
+        sandbox = await self._provider.find(name)
+        return sandbox is not None and not sandbox.has_repository
+
+    async def _drop(self, name: str) -> None:
+        await self._provider.destroy(name)
+        await self._table.remove(name)

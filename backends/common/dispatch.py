@@ -1,0 +1,90 @@
+"""From a call on a surface to an operation of the service: the same for REST and MCP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from backends.common.authority import InternalToken
+from backends.common.contract import Arguments, Operation
+from backends.common.errors import Code, ServiceError
+from backends.common.git_command import read_request_time
+from backends.common.git_operations import Call
+from backends.common.service import GitService
+from backends.common.workspace import workspace_of
+
+_MIRROR: Final = "mirror"
+
+_log = structlog.get_logger("crossfade.service")
+
+
+class Dispatcher:
+    """Checks a call and hands it to the service.
+
+    Attributes:
+        service: Performs it.
+        token: Who may say more than a client.
+    """
+
+    def __init__(self, service: GitService, token: InternalToken) -> None:
+        self.service = service
+        self.token = token
+
+    async def call(
+        self, operation: Operation, headers: Mapping[str, str], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Performs a call.
+
+        Args:
+            operation: What is asked for.
+            headers: Lower-case names.
+            arguments: As they came.
+
+        Raises:
+            ServiceError: It failed; what is not foreseen is `internal`.
+        """
+        begun = time.monotonic()
+        code = "ok"
+        try:
+            return await self._call(operation, headers, arguments)
+        except ServiceError as exc:
+            code = exc.code.value
+            raise
+        except Exception as exc:
+            code = Code.INTERNAL.value
+            _log.exception("operation_failed", operation=operation.name)
+            raise ServiceError(Code.INTERNAL, "the service failed; its log says why") from exc
+        finally:
+            _log.debug("operation", operation=operation.name, code=code, seconds=round(time.monotonic() - begun, 4))
+
+    async def _call(
+        self, operation: Operation, headers: Mapping[str, str], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        is_internal = self.token.is_held_by(headers.get("crossfade-auth"))
+        if is_internal and operation.is_write and headers.get("crossfade-copy", "").strip().lower() == _MIRROR:
+            raise ServiceError(Code.COPY_REFUSED, "a write is never mirrored")
+        workspace = workspace_of(headers, arguments)
+        checked = check_arguments(operation.arguments, arguments)
+        said_at = headers.get("crossfade-request-time") if is_internal else None
+        call = Call(operation.deadline_s, read_request_time(said_at) if said_at else None)
+        return await self.service.perform(operation, workspace, checked, call)
+
+
+def check_arguments(model: type[Arguments], arguments: Mapping[str, Any]) -> Arguments:
+    """Checks the arguments of a call.
+
+    Raises:
+        ServiceError: `invalid_argument`, naming the first that is wrong; never its value.
+    """
+    try:
+        return model.model_validate(dict(arguments))
+    except ValidationError as exc:
+        fault = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])[:100]
+        if fault["type"] == "extra_forbidden":
+            raise ServiceError(Code.INVALID_ARGUMENT, f"{place}: there is no such argument") from None
+        raise ServiceError(Code.INVALID_ARGUMENT, f"{place}: {fault['msg']}") from None

@@ -1,0 +1,393 @@
+"""What each operation does in a sandbox: calls of git, its output read, its failures named."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from backends.common import contract
+from backends.common.contract import Arguments
+from backends.common.errors import Code, ServiceError
+from backends.common.git_command import Identity, Remote, git, in_repository
+from backends.common.git_status import parse_head, parse_status
+from backends.common.remotes import RemoteRules, judge_remote
+from backends.common.sandbox import Finished, Sandbox
+from backends.common.tree import split_path
+
+OUTPUT_LIMIT_BYTES: Final = 256 * 1024
+LIST_OUTPUT_LIMIT_BYTES: Final = 8 << 20
+FILE_LIMIT_BYTES: Final = 1 << 20
+_LOG_FORMAT: Final = "%H%x00%an%x00%ae%x00%aI%x00%s"
+_FIELDS: Final = ("sha", "author_name", "author_email", "date", "subject")
+_MESSAGE_LIMIT: Final = 500
+_CREDENTIALS: Final = re.compile(r"(https?://)[^/@\s]+@")
+_PATHS: Final = re.compile(r"(?<![\w.:/-])/[^\s'\":]+")
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is known about a call besides its arguments.
+
+    Attributes:
+        within_s: Deadline.
+        at: Time of the request, where whoever sent it may say so; dates the commit.
+    """
+
+    within_s: float
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A call on its way: where, and under which rules."""
+
+    sandbox: Sandbox
+    call: Call
+    rules: RemoteRules
+
+    async def git(
+        self,
+        *arguments: str,
+        is_read: bool = False,
+        remote: Remote | None = None,
+        token: str | None = None,
+        identity: Identity | None = None,
+        stdin: bytes = b"",
+        keep_bytes: int = LIST_OUTPUT_LIMIT_BYTES,
+        outside: bool = False,
+    ) -> Finished:
+        local = remote.url if remote is not None and remote.is_local else ""
+        command = git(
+            *(arguments if outside else in_repository(*arguments)),
+            global_config=self.sandbox.allow_local_remote(local),
+            is_read=is_read,
+            remote=remote,
+            token=token,
+            identity=identity or Identity(at=self.call.at),
+            stdin=stdin,
+        )
+        if not outside:
+            await self.sandbox.prepare()
+        return await self.sandbox.run(command, within_s=self.call.within_s, keep_bytes=keep_bytes, outside=outside)
+
+    async def head(self) -> Result:
+        """`{branch, head}` as they stand now."""
+        found = await self.git("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no", is_read=True)
+        _check(found)
+        return parse_head(found.stdout)
+
+
+async def perform(name: str, sandbox: Sandbox, arguments: Arguments, call: Call, rules: RemoteRules) -> Result:
+    """Performs an operation in a workspace that has what it needs.
+
+    Raises:
+        ServiceError: It failed.
+    """
+    return await _HANDLERS[name](_At(sandbox, call, rules), arguments)
+
+
+# --- remotes -------------------------------------------------------------------------------------------------------
+
+
+async def _clone(at: _At, arguments: contract.Clone) -> Result:
+    remote = await judge_remote(arguments.url, at.rules)
+    place = f"clone-{secrets.token_hex(8)}"
+    options = ["--no-local", "--no-recurse-submodules", "--quiet"]
+    options += ["--branch", arguments.branch] if arguments.branch else []
+    options += ["--depth", str(arguments.depth)] if arguments.depth else []
+    try:
+        done = await at.git(
+            "clone", *options, "--", remote.url, place, remote=remote, token=arguments.token, outside=True
+        )
+        _check_remote(done)
+        await at.sandbox.settle_clone(place, arguments.url)
+    except BaseException:
+        await at.sandbox.discard_clone(place)
+        raise
+    return await at.head()
+
+
+async def _pull(at: _At, arguments: contract.Sync) -> Result:
+    remote, name = await _named_remote(at, arguments)
+    before = await at.head()
+    branch = arguments.branch or _current(before)
+    tracking = f"refs/remotes/{name}/{branch}"
+    update = f"+refs/heads/{branch}:{tracking}"
+    fetched = await at.git(
+        "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", remote.url, update,
+        remote=remote, token=arguments.token,
+    )  # fmt: skip
+    _check_remote(fetched)
+    merged = await at.git("merge", "--ff-only", "--quiet", tracking)
+    if merged.code:
+        said = merged.stderr.decode(errors="replace")
+        if "Not possible to fast-forward" in said or "Diverging branches" in said:
+            raise ServiceError(
+                Code.DIVERGED, f"branch {branch} and the remote's have both moved on; nothing was merged"
+            )
+        if "would be overwritten" in said:
+            raise ServiceError(Code.CONFLICT, "local changes would be overwritten; commit or reset them first")
+        _check(merged)
+    after = await at.head()
+    return {**after, "updated": after["head"] != before["head"]}
+
+
+async def _push(at: _At, arguments: contract.Sync) -> Result:
+    remote, name = await _named_remote(at, arguments)
+    now = await at.head()
+    branch = arguments.branch or _current(now)
+    update = f"refs/heads/{branch}:refs/heads/{branch}"
+    done = await at.git(
+        "push", "--porcelain", "--no-recurse-submodules", "--no-verify", "--", remote.url, update,
+        remote=remote, token=arguments.token,
+    )  # fmt: skip
+    lines = [line.split("\t") for line in done.stdout.decode(errors="replace").splitlines() if "\t" in line]
+    if done.code:
+        said = done.stderr.decode(errors="replace")
+        if any(line[0] == "!" for line in lines):
+            raise ServiceError(Code.DIVERGED, f"the remote's branch {branch} has moved on; pull first")
+        if "does not match any" in said:
+            raise ServiceError(Code.NOT_FOUND, f"there is no branch {branch}")
+        _check_remote(done)
+    shown = await at.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", is_read=True)
+    _check(shown)
+    head = shown.stdout.decode().strip()
+    return {"remote": name, "branch": branch, "head": head, "pushed": any(line[0] != "=" for line in lines)}
+
+
+async def _named_remote(at: _At, arguments: contract.Sync) -> tuple[Remote, str]:
+    """The remote of a call. There is one, the one that was cloned; its URL comes from us, not from the repository."""
+    name = arguments.remote or "origin"
+    if name != "origin":
+        raise ServiceError(Code.NOT_FOUND, f"there is no remote {name}")
+    return await judge_remote(await at.sandbox.remote_url(), at.rules), name
+
+
+def _current(head: Result) -> str:
+    if head["branch"] is None:
+        raise ServiceError(Code.INVALID_ARGUMENT, "no branch is checked out; name one")
+    return str(head["branch"])
+
+
+# --- changes -------------------------------------------------------------------------------------------------------
+
+
+async def _add(at: _At, arguments: contract.Add) -> Result:
+    paths = ["/".join(split_path(path)) or "." for path in arguments.files]
+    done = await at.git("add", "--", *paths)
+    if done.code:
+        if "did not match any files" in done.stderr.decode(errors="replace"):
+            raise ServiceError(Code.NOT_FOUND, "one of the files does not exist")
+        _check(done)
+    shown = await at.git("diff", "--cached", "--name-only", "--no-renames", "-z", is_read=True)
+    _check(shown)
+    return {"staged": sorted(_texts(shown.stdout))}
+
+
+async def _commit(at: _At, arguments: contract.Commit) -> Result:
+    if not arguments.message.strip():
+        raise ServiceError(Code.INVALID_ARGUMENT, "the message is empty")
+    given = Identity(at=at.call.at)
+    identity = replace(given, name=arguments.author_name or given.name, email=arguments.author_email or given.email)
+    done = await at.git(
+        "commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=strip", "--file=-",
+        identity=identity, stdin=arguments.message.encode(),
+    )  # fmt: skip
+    if done.code:
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        if re.search(r"nothing (added )?to commit|no changes added to commit", said):
+            raise ServiceError(Code.NOTHING_TO_COMMIT, "nothing is staged")
+        if "empty commit message" in said:
+            raise ServiceError(Code.INVALID_ARGUMENT, "the message is empty without its comments")
+        if "unmerged files" in said:
+            raise ServiceError(Code.CONFLICT, "some files are unmerged")
+        _check(done)
+    return await at.head()
+
+
+async def _reset(at: _At, arguments: contract.Reset) -> Result:
+    _check(await at.git("reset", "--quiet", f"--{arguments.mode}", "HEAD"))
+    return {**await at.head(), "mode": arguments.mode}
+
+
+async def _checkout(at: _At, arguments: contract.Checkout) -> Result:
+    _check_switch(
+        await at.git("checkout", "--quiet", "--no-recurse-submodules", arguments.branch, "--"), arguments.branch
+    )
+    return await at.head()
+
+
+async def _create_branch(at: _At, arguments: contract.CreateBranch) -> Result:
+    base = [arguments.base] if arguments.base else []
+    done = await at.git("checkout", "--quiet", "--no-recurse-submodules", "-b", arguments.name, *base, "--")
+    _check_switch(done, arguments.base or arguments.name)
+    return await at.head()
+
+
+def _check_switch(done: Finished, target: str) -> None:
+    if not done.code:
+        return
+    said = done.stderr.decode(errors="replace")
+    if "already exists" in said:
+        raise ServiceError(Code.CONFLICT, "a branch of that name exists")
+    if "would be overwritten" in said:
+        raise ServiceError(Code.CONFLICT, "local changes would be overwritten; commit or reset them first")
+    if "invalid reference" in said or "not a commit" in said or "unknown revision" in said or "not a valid" in said:
+        raise ServiceError(Code.NOT_FOUND, f"there is no {target}")
+    _check(done)
+
+
+# --- reads ---------------------------------------------------------------------------------------------------------
+
+
+async def _status(at: _At, _: Arguments) -> Result:
+    found = await at.git("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", is_read=True)
+    _check(found)
+    if found.truncated:
+        raise ServiceError(Code.TOO_LARGE, "too many files have changed to list them")
+    return parse_status(found.stdout)
+
+
+async def _branch(at: _At, _: Arguments) -> Result:
+    shown = await at.git(
+        "for-each-ref", "--format=%(HEAD)%00%(refname:lstrip=2)%00%(objectname)", "refs/heads", is_read=True
+    )
+    _check(shown)
+    rows = [line.split("\0") for line in shown.stdout.decode(errors="replace").splitlines()]
+    current = next((name for mark, name, _ in rows if mark == "*"), None)
+    return {
+        "current": current,
+        "branches": sorted(({"name": n, "head": h} for _, n, h in rows), key=lambda b: b["name"]),
+    }
+
+
+async def _diff(at: _At, arguments: contract.Diff) -> Result:
+    options = ["--cached"] if arguments.staged else []
+    shown = await at.git(
+        "diff", "--no-ext-diff", "--no-textconv", "--no-color", f"--unified={arguments.context_lines}", *options, "--",
+        is_read=True, keep_bytes=OUTPUT_LIMIT_BYTES,
+    )  # fmt: skip
+    _check(shown)
+    return {"diff": shown.stdout.decode(errors="replace"), "truncated": shown.truncated}
+
+
+async def _log(at: _At, arguments: contract.Log) -> Result:
+    shown = await at.git(
+        "log", f"--max-count={arguments.max_count}", "-z", f"--format={_LOG_FORMAT}", "--", is_read=True
+    )
+    if shown.code and "does not have any commits yet" in shown.stderr.decode(errors="replace"):
+        return {"commits": []}
+    _check(shown)
+    # -z separates commits as the format separates fields: five texts for each.
+    texts = shown.stdout.decode(errors="replace").removesuffix("\0").split("\0")
+    rows = [texts[n : n + len(_FIELDS)] for n in range(0, len(texts), len(_FIELDS))]
+    return {"commits": [dict(zip(_FIELDS, row, strict=True)) for row in rows if len(row) == len(_FIELDS)]}
+
+
+async def _show(at: _At, arguments: contract.Show) -> Result:
+    shown = await at.git(
+        "show", "--no-ext-diff", "--no-textconv", "--no-color", f"--format={_LOG_FORMAT}%x00",
+        f"{arguments.revision}^{{commit}}", "--",
+        is_read=True, keep_bytes=OUTPUT_LIMIT_BYTES,
+    )  # fmt: skip
+    if shown.code:
+        raise ServiceError(Code.NOT_FOUND, f"there is no commit {arguments.revision}")
+    *row, diff = shown.stdout.decode(errors="replace").split("\0", len(_FIELDS))
+    return {**dict(zip(_FIELDS, row, strict=True)), "diff": diff.lstrip("\n"), "truncated": shown.truncated}
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+async def _file_write(at: _At, arguments: contract.Write) -> Result:
+    content = arguments.content.encode()
+    await at.sandbox.write_file(arguments.path, content)
+    return {
+        "path": "/".join(split_path(arguments.path)),
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+async def _file_delete(at: _At, arguments: contract.OnePath) -> Result:
+    await at.sandbox.delete_file(arguments.path)
+    return {"path": "/".join(split_path(arguments.path))}
+
+
+async def _file_read(at: _At, arguments: contract.OnePath) -> Result:
+    content, size = await at.sandbox.read_file(arguments.path, FILE_LIMIT_BYTES)
+    truncated = size > len(content)
+    try:
+        # A cut in the middle of a character makes no text of the rest.
+        text, encoding = content.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError as exc:
+        if truncated and len(content) - exc.start < 4 and exc.reason == "unexpected end of data":
+            text, encoding = content[: exc.start].decode("utf-8"), "utf-8"
+        else:
+            text, encoding = base64.b64encode(content).decode(), "base64"
+    path = "/".join(split_path(arguments.path))
+    return {"path": path, "content": text, "encoding": encoding, "size": size, "truncated": truncated}
+
+
+async def _file_list(at: _At, arguments: contract.SomePath) -> Result:
+    found = await at.sandbox.list_directory(arguments.path or "")
+    return {"entries": [{"path": entry.path, "type": entry.kind, "size": entry.size} for entry in found]}
+
+
+_HANDLERS: Final[Mapping[str, Callable[[_At, Any], Awaitable[Result]]]] = {
+    "git.clone": _clone,
+    "git.pull": _pull,
+    "git.push": _push,
+    "git.add": _add,
+    "git.commit": _commit,
+    "git.reset": _reset,
+    "git.checkout": _checkout,
+    "git.create_branch": _create_branch,
+    "git.status": _status,
+    "git.branch": _branch,
+    "git.diff": _diff,
+    "git.log": _log,
+    "git.show": _show,
+    "file.write": _file_write,
+    "file.delete": _file_delete,
+    "file.read": _file_read,
+    "file.list": _file_list,
+}
+
+
+# --- failures ------------------------------------------------------------------------------------------------------
+
+
+def _check(done: Finished) -> None:
+    if done.code:
+        raise ServiceError(Code.GIT_FAILED, f"git failed: {_summary(done.stderr)}")
+
+
+def _check_remote(done: Finished) -> None:
+    if not done.code:
+        return
+    said = done.stderr.decode(errors="replace")
+    if re.search(r"Authentication failed|could not read Username|403|401|terminal prompts disabled", said):
+        raise ServiceError(Code.REMOTE_AUTH_FAILED, "the remote does not accept the credentials, or asks for some")
+    if re.search(r"[Rr]emote branch .* not found|couldn't find remote ref", said):
+        raise ServiceError(Code.NOT_FOUND, "the remote has no such branch")
+    _check(done)
+
+
+def _summary(stderr: bytes) -> str:
+    """The last lines of what git said, without credentials and without paths of this machine."""
+    lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
+    text = _PATHS.sub("…", _CREDENTIALS.sub(r"\1", " | ".join(lines[-3:])))
+    return "".join(c if c.isprintable() else "?" for c in text)[-_MESSAGE_LIMIT:] or "it said nothing"
+
+
+def _texts(output: bytes) -> list[str]:
+    return [part.decode(errors="replace") for part in output.split(b"\0") if part]

@@ -1,0 +1,58 @@
+"""One writer at a time in a workspace.
+
+In memory here, which is right for one instance. The lock in Redis, with fencing, takes the same protocol's place when
+approach 2 runs several instances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
+
+from backends.common.errors import Code, ServiceError
+from backends.common.workspace import WorkspaceId
+
+WAIT_S: Final = 5.0
+
+
+class WorkspaceLocks(Protocol):
+    """Serialises writers by workspace."""
+
+    def hold(self, workspace: WorkspaceId) -> AbstractAsyncContextManager[None]:
+        """Holds a workspace.
+
+        Raises:
+            ServiceError: `workspace_busy`: another writer held it for too long.
+        """
+        ...
+
+
+class LocalLocks:
+    """Implements `WorkspaceLocks` in this process. Locks that nobody holds or awaits take no memory."""
+
+    def __init__(self, wait_s: float = WAIT_S) -> None:
+        self._wait_s = wait_s
+        self._locks: dict[WorkspaceId, asyncio.Lock] = {}
+        self._users: dict[WorkspaceId, int] = {}
+
+    @asynccontextmanager
+    async def hold(self, workspace: WorkspaceId) -> AsyncIterator[None]:
+        """See `WorkspaceLocks.hold`."""
+        lock = self._locks.setdefault(workspace, asyncio.Lock())
+        self._users[workspace] = self._users.get(workspace, 0) + 1
+        try:
+            try:
+                async with asyncio.timeout(self._wait_s):
+                    await lock.acquire()
+            except TimeoutError as exc:
+                raise ServiceError(Code.WORKSPACE_BUSY, "another operation changes the workspace; try again") from exc
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            self._users[workspace] -= 1
+            if not self._users[workspace]:
+                del self._users[workspace], self._locks[workspace]

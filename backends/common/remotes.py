@@ -1,0 +1,106 @@
+"""Which remotes may be talked to: public hosts over HTTP, and what the operator named.
+
+A host is resolved once; git gets the address that was judged, so a second answer of the name server cannot lead inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from backends.common.errors import Code, ServiceError
+from backends.common.git_command import Remote
+
+_PORTS: Final = {"http": 80, "https": 443}
+_RESOLVE_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRules:
+    """What the operator allows.
+
+    Attributes:
+        local_roots: Directories below which local repositories may be used.
+        hosts: `host` or `host:port` that may resolve to addresses inside.
+    """
+
+    local_roots: tuple[Path, ...] = ()
+    hosts: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_text(cls, local_remotes: str, remotes: str) -> RemoteRules:
+        """Reads `CROSSFADE_ALLOWED_LOCAL_REMOTES` (a path list) and `CROSSFADE_ALLOWED_REMOTES` (comma-separated)."""
+        roots = tuple(Path(part).resolve() for part in local_remotes.split(os.pathsep) if part)
+        return cls(roots, frozenset(part.strip().lower() for part in remotes.split(",") if part.strip()))
+
+
+async def judge_remote(url: str, rules: RemoteRules) -> Remote:
+    """Decides whether a remote may be used.
+
+    Raises:
+        ServiceError: `remote_refused`.
+    """
+    if url.startswith(("/", "file://")):
+        return await asyncio.to_thread(_judge_local, url, rules.local_roots)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise _refused("it is no URL") from exc
+    if parts.scheme not in _PORTS or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
+        raise _refused("only http:// and https:// remotes can be used")
+    if parts.username is not None or parts.password is not None:
+        raise _refused("it holds credentials; give a token as an argument")
+    if parts.query or parts.fragment:
+        raise _refused("it holds a query or a fragment")
+    port = port or _PORTS[parts.scheme]
+    addresses = await _resolve(parts.hostname, port)
+    named = parts.hostname.lower() in rules.hosts or f"{parts.hostname.lower()}:{port}" in rules.hosts
+    if not named and not all(_is_public(address) for address in addresses):
+        raise _refused("its host is not a public one")
+    address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+    return Remote(url, pinned=f"{parts.hostname}:{port}:{address}")
+
+
+def _judge_local(url: str, roots: Sequence[Path]) -> Remote:
+    if url.startswith("file://"):
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise _refused("a file URL names no host")
+        url = unquote(parts.path)
+    if "\0" in url:
+        raise _refused("it holds NUL")
+    try:
+        path = Path(url).resolve(strict=True)
+    except (OSError, RuntimeError) as exc:
+        raise _refused("there is no such repository, or it may not be used") from exc
+    if not any(path == root or root in path.parents for root in roots):
+        raise _refused("there is no such repository, or it may not be used")
+    return Remote(str(path), is_local=True)
+
+
+async def _resolve(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_RESOLVE_S):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, TimeoutError) as exc:
+        raise _refused("its host has no address") from exc
+    return [str(address[0]) for *_, address in found]
+
+
+def _is_public(text: str) -> bool:
+    address = ip_address(text.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return bool(mapped.is_global and not mapped.is_multicast)
+
+
+def _refused(why: str) -> ServiceError:
+    return ServiceError(Code.REMOTE_REFUSED, f"the remote may not be used: {why}")

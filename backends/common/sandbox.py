@@ -1,0 +1,126 @@
+"""What a sandbox is, whoever provides it: a place where one workspace's commands run and its files lie.
+
+Providers: `local_provider` (a directory and child processes of this machine). The e2b provider has its place beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from backends.common.git_command import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a command ended.
+
+    Attributes:
+        code: Exit code; negative = the signal that ended it.
+        stdout: At most the limit that was asked for.
+        stderr: Its last part.
+        truncated: More was said on stdout than was kept.
+    """
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What lies in a directory.
+
+    Attributes:
+        path: From the root of the repository, `/` between parts.
+        kind: `file`, `dir` or `symlink`.
+        size: In bytes; None for what is no file.
+    """
+
+    path: str
+    kind: str
+    size: int | None
+
+
+class Sandbox(Protocol):
+    """One sandbox. Every method raises `ServiceError`."""
+
+    @property
+    def name(self) -> str:
+        """Names it towards its provider."""
+        ...
+
+    @property
+    def has_repository(self) -> bool:
+        """Whether something was cloned here."""
+        ...
+
+    async def run(self, command: Command, *, within_s: float, keep_bytes: int, outside: bool = False) -> Finished:
+        """Runs a command in the repository and waits for its end.
+
+        On cancellation, and at the deadline, every process of the command has ended before this returns or raises.
+
+        Args:
+            command: What to run.
+            within_s: Deadline; then `deadline` is raised.
+            keep_bytes: How much of stdout is kept.
+            outside: Run it beside the repository, where a clone is made.
+        """
+        ...
+
+    async def settle_clone(self, name: str, remote_url: str) -> None:
+        """Puts what was cloned to `name`, beside the repository, in the repository's place."""
+        ...
+
+    async def discard_clone(self, name: str) -> None:
+        """Removes a clone that did not succeed."""
+        ...
+
+    async def prepare(self) -> None:
+        """Restores what must not change before a call of git: the repository's own configuration."""
+        ...
+
+    def allow_local_remote(self, path: str) -> str:
+        """Path of a global configuration for git under which a local remote may be used; "" for the plain one."""
+        ...
+
+    async def remote_url(self) -> str:
+        """The URL that was cloned."""
+        ...
+
+    async def read_file(self, path: str, limit: int) -> tuple[bytes, int]:
+        """The beginning of a file, and its size."""
+        ...
+
+    async def write_file(self, path: str, content: bytes) -> None:
+        """Writes a file whole, making directories as needed."""
+        ...
+
+    async def delete_file(self, path: str) -> None:
+        """Removes a file."""
+        ...
+
+    async def list_directory(self, path: str) -> list[Entry]:
+        """What lies in a directory, without what is below it."""
+        ...
+
+
+class SandboxProvider(Protocol):
+    """Makes sandboxes and finds them again."""
+
+    async def create(self, name: str) -> Sandbox:
+        """A fresh sandbox."""
+        ...
+
+    async def find(self, name: str) -> Sandbox | None:
+        """A sandbox that was made before, or None."""
+        ...
+
+    async def destroy(self, name: str) -> None:
+        """Removes a sandbox with everything in it."""
+        ...
+
+    async def names(self) -> list[str]:
+        """Every sandbox there is."""
+        ...

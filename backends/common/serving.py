@@ -1,0 +1,195 @@
+"""A service as a process: its surroundings from the environment, its server, its end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from backends.common.authority import InternalToken
+from backends.common.dispatch import Dispatcher
+from backends.common.errors import ServiceError
+from backends.common.local_provider import LocalProvider
+from backends.common.mcp_surface import mcp_app
+from backends.common.remotes import RemoteRules
+from backends.common.rest_surface import http_problem, rest_routes
+from backends.common.sandbox import SandboxProvider
+from backends.common.service import GitService
+
+GRACE_S: Final = 5
+FAILED: Final = 1
+USAGE: Final = 2
+_ROOT_HOME: Final = Path("/var/lib/crossfade")
+_DIGEST_CHARACTERS: Final = 12
+
+_log = structlog.get_logger("crossfade.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a service is put together from.
+
+    Attributes:
+        data_dir: Its own.
+        provider: Of sandboxes.
+        rules: Which remotes may be used.
+    """
+
+    data_dir: Path
+    provider: SandboxProvider
+    rules: RemoteRules
+
+
+def serve(name: str, build: Callable[[Surroundings], GitService]) -> int:
+    """Runs a service until SIGTERM or SIGINT, or until the pipe in `CROSSFADE_LIFELINE_FD` ends.
+
+    Args:
+        name: Of the service.
+        build: Puts it together.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog=name)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int, help="TCP port on --host; 0 = a free one, which is logged")
+    where.add_argument("--fd", type=int, help="an inherited socket that is bound")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    options = parser.parse_args()
+    configure_logs(name)
+    try:
+        token = InternalToken.take(os.environ)
+        around = surroundings(name, options.data_dir, os.environ)
+        sock = socket.socket(fileno=options.fd) if options.fd is not None else _bind(options.host, options.port)
+    except (OSError, ValueError) as exc:
+        sys.stderr.write(f"{name}: {exc}\n")
+        return FAILED
+    return asyncio.run(_run(build(around), token, sock, os.environ))
+
+
+def surroundings(name: str, data_dir: Path, env: Mapping[str, str]) -> Surroundings:
+    """Reads the surroundings of a service from its environment.
+
+    Raises:
+        ValueError: Something that is asked for does not exist.
+        OSError: A directory cannot be used.
+    """
+    kind = env.get("CROSSFADE_SANDBOX_PROVIDER") or "local"
+    if kind == "e2b":
+        raise ValueError("CROSSFADE_SANDBOX_PROVIDER=e2b is not available yet; leave it out, or say local")
+    if kind != "local":
+        raise ValueError(f"CROSSFADE_SANDBOX_PROVIDER={kind} is none of local, e2b")
+    data_dir = data_dir.absolute()
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rules = RemoteRules.from_text(
+        env.get("CROSSFADE_ALLOWED_LOCAL_REMOTES", ""), env.get("CROSSFADE_ALLOWED_REMOTES", "")
+    )
+    return Surroundings(data_dir, LocalProvider(sandbox_root(name, data_dir, env)), rules)
+
+
+def sandbox_root(name: str, data_dir: Path, env: Mapping[str, str]) -> Path:
+    """Where local sandboxes lie.
+
+    As root each has a user of its own, who must be able to reach it; the data directory is closed to others, so the
+    sandboxes then have a place apart, one for each data directory.
+    """
+    chosen = env.get("CROSSFADE_SANDBOX_ROOT")
+    if chosen:
+        return Path(chosen).absolute() / name
+    if os.geteuid() == 0:
+        digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:_DIGEST_CHARACTERS]
+        return _ROOT_HOME / f"{digest}-{name}"
+    return data_dir / "sandboxes"
+
+
+def build_app(service: GitService, token: InternalToken, allowed_hosts: list[str]) -> Starlette:
+    """Both surfaces of a service."""
+    dispatcher = Dispatcher(service, token)
+    mcp = mcp_app(dispatcher, allowed_hosts)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with mcp.router.lifespan_context(app):
+            yield
+
+    return Starlette(
+        routes=[*rest_routes(dispatcher), *mcp.routes],
+        exception_handlers={HTTPException: http_problem},
+        lifespan=lifespan,
+    )
+
+
+async def _run(service: GitService, token: InternalToken, sock: socket.socket, env: Mapping[str, str]) -> int:
+    hosts = [host.strip() for host in env.get("CROSSFADE_ALLOWED_HOSTS", "").split(",") if host.strip()]
+    config = uvicorn.Config(
+        build_app(service, token, hosts),
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        # Longer than the gateway keeps an idle connection: the side that closes should be the one that knows.
+        timeout_keep_alive=75,
+    )
+    _watch_lifeline(env.get("CROSSFADE_LIFELINE_FD"))
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        await service.start()
+        _log.info("service_ready", service=service.name, port=sock.getsockname()[1])
+        await serving
+    except ServiceError as exc:
+        _log.error("service_not_started", service=service.name, why=exc.message)
+        server.should_exit = True
+        await serving
+        return FAILED
+    finally:
+        await service.aclose()
+    return 0
+
+
+def _watch_lifeline(text: str | None) -> None:
+    """Ends the process when the pipe from whoever started it ends. Its commands end with it."""
+    if text and text.isdecimal():
+        asyncio.get_running_loop().add_reader(int(text), lambda: os._exit(FAILED))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, port))
+    return sock
+
+
+def configure_logs(part: str) -> None:
+    """Structured logs on standard error, one JSON object on a line."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(part=part)
