@@ -103,6 +103,11 @@ def test_of_two_accounts_of_one_kill_the_earlier_is_kept(order: int) -> None:
     assert united.latches == {latch().scope: latch(at=NOON)}
 
 
+def test_a_kill_and_a_trip_of_one_moment_are_united_the_same_way_round_in_every_order() -> None:
+    accounts = [policy({}, latch(kind=kind)) for kind in LatchKind]
+    assert unite(accounts) == unite(reversed(accounts))
+
+
 @given(st.lists(POLICIES, min_size=1, max_size=3))
 def test_uniting_is_commutative_idempotent_and_associative(policies: list[Policy]) -> None:
     united = unite(policies)
