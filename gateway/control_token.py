@@ -44,6 +44,7 @@ class MachineToken:
 
     Attributes:
         name: Of the token; another one for every secret, so that two machines never end each other's.
+        was_made_valid: Whether the store has known it since this process began.
     """
 
     def __init__(self, path: Path, secret: str, tokens: Tokens) -> None:
@@ -53,6 +54,7 @@ class MachineToken:
         self._digest = sha256(secret.encode()).digest()
         self._is_valid = False
         self._others: frozenset[str] = frozenset()
+        self.was_made_valid = False
         self.name = _PREFIX + self._digest.hex()[:8]
 
     def matches(self, secret: str) -> bool:
@@ -84,7 +86,7 @@ class MachineToken:
             self._others = await self._list_others()
         except StoreUnavailableError:
             return False
-        self._is_valid = True
+        self._is_valid = self.was_made_valid = True
         return True
 
     async def _look(self) -> bool:

@@ -13,6 +13,7 @@ from gateway.core.keys import encode_part
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Document = dict[str, Any]
 
@@ -90,21 +91,11 @@ def _print_status(out: Console, status: Document) -> None:
     out.print(workers)
 
 
-def _operations(status: Document) -> Any:  # noqa: ANN401 - a rich table, imported when needed
+def _operations(status: Document) -> Table:
     from rich.table import Table
 
-    table = Table(
-        "operation",
-        "class",
-        "group",
-        "stage",
-        "percent",
-        "in force",
-        "actual",
-        "old n/err/p95",
-        "new n/err/p95",
-        box=None,
-    )
+    sides = ("old n/err/p95 ms", "new n/err/p95 ms")
+    table = Table("operation", "stage", "percent", "in force", "actual", *sides, box=None)
     for name, operation in status["operations"].items():
         measured = [_side(operation["sides"][side]) for side in ("old", "new")]
         in_force = "KILLED" if operation["killed"] else operation["effective_percent"]

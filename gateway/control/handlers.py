@@ -13,10 +13,13 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from gateway.control import answers
-from gateway.control.acts import Acts, Order, Outcome, still_killed_by
+from gateway.control.acts import Acts, Order, Outcome
 from gateway.control.bodies import KEY_LIMIT, ApplyBody, ChangeBody, KillBody, RearmBody, TokenBody
 from gateway.control.endpoints import PAGE_DEFAULT, PAGE_LIMIT, Endpoint
 from gateway.control.explain import explain
+from gateway.control.gather import gather
+from gateway.control.kills import kill_scope, rearm_scope, still_killed_by
+from gateway.control.moves import apply_wishes, move_group, move_operation, restore
 from gateway.control.ports import (
     Bootstrap,
     Counters,
@@ -128,7 +131,7 @@ class Handlers:
         """Where the stored policy differs from the file's."""
         snapshot = self.acts.snapshot()
         wishes = complete_wishes(snapshot.definition, snapshot.policy, self._parts.files.wishes)
-        found = difference(snapshot.definition, snapshot.policy, wishes)
+        found = gather(snapshot.definition, difference(snapshot.definition, snapshot.policy, wishes))
         answer = answers.Difference(
             epoch=snapshot.epoch,
             definition=snapshot.definition.digest,
@@ -158,20 +161,20 @@ class Handlers:
     async def change_operation(self, call: Call) -> Response:
         """Moves one operation."""
         name = call.path["operation"]
-        outcome = await self.acts.change_operation(call.order, name, call.read(ChangeBody))
+        outcome = await move_operation(self.acts, call.order, name, call.read(ChangeBody))
         state = operation_state(outcome.snapshot, name, self._measured()).document()
         return _changed(call, answers.ChangedOperation, outcome, {**state, "name": name})
 
     async def change_group(self, call: Call) -> Response:
         """Moves a group."""
         name = call.path["group"]
-        outcome = await self.acts.change_group(call.order, name, call.read(ChangeBody))
+        outcome = await move_group(self.acts, call.order, name, call.read(ChangeBody))
         state = group_state(outcome.snapshot, name).document()
         return _changed(call, answers.ChangedGroup, outcome, {**state, "name": name})
 
     async def kill(self, call: Call) -> Response:
         """Kills a scope."""
-        outcome, latch = await self.acts.kill(call.order, call.read(KillBody))
+        outcome, latch = await kill_scope(self.acts, call.order, call.read(KillBody))
         return _changed(call, answers.Killed, outcome, kill_state(outcome.snapshot, latch).document())
 
     async def rearm(self, call: Call) -> Response:
@@ -180,7 +183,7 @@ class Handlers:
             scope = Scope.parse(call.path["scope"])
         except ValueError as exc:
             raise Refused(Code.UNKNOWN_SCOPE, str(exc)[:200]) from exc
-        outcome = await self.acts.rearm(call.order, scope, call.read(RearmBody))
+        outcome = await rearm_scope(self.acts, call.order, scope, call.read(RearmBody))
         state = {
             "scope": str(scope),
             "effective_scope": str(effective_scope(outcome.snapshot.definition, scope)),
@@ -192,9 +195,9 @@ class Handlers:
         """Makes a file's policy current, or puts a lost policy back."""
         body = call.read(ApplyBody)
         if body.restore:
-            outcome = await self.acts.restore(call.order, body.reason or "")
+            outcome = await restore(self.acts, call.order, body.reason or "")
         else:
-            outcome = await self.acts.apply(call.order, body)
+            outcome = await apply_wishes(self.acts, call.order, body)
         return _changed(call, answers.Applied, outcome, {"dry_run": body.dry_run})
 
     # --- tokens ----------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ LIMIT_BYTES: Final = 256 * 1024
 READ_TIMEOUT_S: Final = 10.0
 _DEPTH_LIMIT: Final = 20
 _ERRORS_SHOWN: Final = 20
+_ODD: Final = {"extra_forbidden": "is not known here", "missing": "is missing"}
+"""Where pydantic's own words would puzzle an operator."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -53,7 +55,10 @@ def parse_model(body: bytes, model: type[Model]) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as exc:
-        errors = [_say(error["loc"], error["msg"]) for error in exc.errors(include_url=False, include_input=False)]
+        errors = [
+            _say(error["loc"], _ODD.get(error["type"], error["msg"]))
+            for error in exc.errors(include_url=False, include_input=False)
+        ]
         raise invalid("; ".join(errors[:_ERRORS_SHOWN]), errors[:_ERRORS_SHOWN]) from exc
 
 

@@ -6,7 +6,7 @@ exceptions for a store that cannot be asked into the one of this module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -86,6 +86,10 @@ class Feed(Protocol):
 
     def refresh_soon(self) -> None:
         """Reads again without waiting."""
+        ...
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Calls back, on the loop, after each replacement of `current`."""
         ...
 
     def kill_locally(self, latch: Latch) -> None:

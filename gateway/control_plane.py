@@ -1,0 +1,246 @@
+"""Control, put together: what the API needs, built from state, settings and telemetry, and the tasks beside it.
+
+The composition root of control. Performs the first boot, adopts operations that are new in the file, tells where file
+and stored policy differ, puts the policy back after Redis lost it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvicorn
+
+from gateway.app import State, build_state, load_parts_migration
+from gateway.control import handlers
+from gateway.control.app import create_app
+from gateway.control.gather import gather
+from gateway.control.ports import StoreUnavailableError
+from gateway.control.wishes import complete_wishes
+from gateway.control_adapters import SAMPLE_S, StoredPolicy, StoredTokens, WorkerCounters
+from gateway.control_token import MachineToken
+from gateway.core.audit import AuditEntry
+from gateway.core.changes import adopt_new, difference, initial_policy
+from gateway.core.feed_status import FeedState
+from gateway.core.file_policy import FilePolicy
+from gateway.core.model import Policy
+from gateway.errors import CrossfadeError, PolicyAbsentError, StaleEpochError
+from gateway.parts import Parts, read_secret
+from gateway.settings import LoadedMigration, SettingsError
+from gateway.settings.gateway_file import GatewaySettings
+from gateway.state.boot import WriteBack, first_boot
+from gateway.state.connect import REDIS_ERRORS
+from gateway.state.counters import CounterStore
+from gateway.state.tokens import TokenStore
+from gateway.telemetry.exposition import Metrics
+
+NAME: Final = "control"
+_RETRY_S: Final = 0.25
+_CONNECTIONS: Final = 512
+_KEEP_ALIVE_S: Final = 30
+_DRAIN_S: Final = 5
+_HEAD_BYTES: Final = 32 * 1024
+
+_log = structlog.get_logger("crossfade.control")
+
+
+class ControlServer(uvicorn.Server):
+    """Serves the control port. Signals are the process's business, not uvicorn's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals alone."""
+        yield
+
+
+class ControlPlane:
+    """Control, put together.
+
+    Attributes:
+        state: What is shared through Redis.
+        app: The API.
+        server: Serves it.
+        wishes: What the migration file says of the policy.
+        has_crashed: Something that must run does not any more.
+    """
+
+    def __init__(self, parts: Parts, settings: GatewaySettings, loaded: LoadedMigration) -> None:
+        """Builds everything; needs a running loop and starts nothing."""
+        self._parts = parts
+        self._settings = settings
+        self._definition = loaded.definition
+        self.wishes: FilePolicy = loaded.policy
+        self.state: State = build_state(parts, loaded.definition, NAME)
+        migration = loaded.definition.migration
+        tokens = StoredTokens(TokenStore(self.state.redis, migration))
+        self._counters = WorkerCounters(CounterStore(self.state.redis, migration))
+        self._machine_token = _machine_token(parts, tokens)
+        self._look_at_file = asyncio.Event()
+        self._look_at_file.set()
+        self.has_crashed = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self.app = create_app(
+            handlers.Parts(
+                store=StoredPolicy(self.state.store, self.state.feed),
+                feed=self.state.feed,
+                tokens=tokens,
+                counters=self._counters,
+                files=self,
+                bootstrap=self._machine_token,
+                metrics=Metrics(self._counters.ledger).render,
+            )
+        )
+        self.server = ControlServer(
+            uvicorn.Config(
+                self.app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=_CONNECTIONS,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_DRAIN_S,
+                h11_max_incomplete_event_size=_HEAD_BYTES,
+            )
+        )
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether there is something to serve: a policy, and a token to ask for it with as far as Redis is there."""
+        feed, token = self.state.feed, self._machine_token
+        if feed.current is None:
+            return False
+        return token is None or token.was_made_valid or feed.status().state is not FeedState.OK
+
+    async def start(self) -> None:
+        """Follows the policy and begins to care for it."""
+        await self.state.feed.start()
+        self._run(self._follow_file())
+        self._run(self._count())
+        self._run(WriteBack(self.state.feed, self.state.store).run())
+        if self._machine_token is not None:
+            self._run(self._machine_token.keep())
+
+    async def reload(self) -> None:
+        """Reads the migration file again. A broken one leaves everything as it was."""
+        try:
+            loaded = await asyncio.to_thread(load_parts_migration, self._parts, self._settings)
+        except SettingsError as exc:
+            for problem in exc.problems:
+                _log.error("definition_refused", why=str(problem))
+            return
+        except (CrossfadeError, OSError, ValueError) as exc:
+            _log.error("definition_refused", why=str(exc))
+            return
+        if loaded.definition.migration != self._definition.migration:
+            _log.error("definition_refused", why=f"the migration is {self._definition.migration}; restart for another")
+            return
+        self._definition, self.wishes = loaded.definition, loaded.policy
+        self.state.feed.replace_definition(loaded.definition)
+        self._look_at_file.set()
+        _log.info("definition", digest=loaded.definition.digest[:12])
+
+    async def aclose(self) -> None:
+        """Ends everything. The server has drained by then."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.state.aclose()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._on_end)
+        self._tasks.append(task)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            # Half a control process would look alive; a new one is a second away.
+            _log.error("task_crashed", exc_info=exc)
+            self.has_crashed = self.server.should_exit = True
+
+    # --- the file and the stored policy ----------------------------------------------------------------------------
+
+    async def _follow_file(self) -> None:
+        """After each load of the file: boots or adopts what is new, then says what differs."""
+        while True:
+            await self._look_at_file.wait()
+            self._look_at_file.clear()
+            while not (policy := await self._settle()):  # noqa: ASYNC110 - Redis tells nobody when it is back
+                await asyncio.sleep(_RETRY_S)
+            self._tell_differences(policy)
+
+    async def _settle(self) -> Policy | None:
+        """The stored policy once it knows everything that the file names; None: try again."""
+        store, feed = self.state.store, self.state.feed
+        definition, wishes = self._definition, self.wishes
+        try:
+            booted = await first_boot(
+                store,
+                self.state.file,
+                lambda: initial_policy(definition, wishes, secrets.token_hex(8)),
+                _entry("boot", definition.migration),
+            )
+            if booted is not None:
+                _log.info("first_boot", lineage=booted.lineage)
+                feed.refresh_soon()
+            policy = await store.read()
+            # What is not in force must not be changed: a lost or foreign policy is for write-back or an operator.
+            if policy is None or feed.current is None or feed.status().state is not FeedState.OK:
+                return None
+            adopted = adopt_new(definition, policy, wishes)
+            if adopted is None:
+                return policy
+            names = sorted(set(adopted.operations) - set(policy.operations))
+            entry = _entry("adopt", ", ".join(names) or definition.migration)
+            stored = await asyncio.shield(store.change(policy, adopted, entry))
+        except (StaleEpochError, PolicyAbsentError, ValueError, *REDIS_ERRORS):
+            return None
+        _log.info("adopted", operations=names, epoch=stored.epoch)
+        feed.refresh_soon()
+        return stored
+
+    def _tell_differences(self, policy: Policy) -> None:
+        definition = self._definition
+        found = difference(definition, policy, complete_wishes(definition, policy, self.wishes))
+        for target, fields in gather(definition, found).items():
+            for field, (stored, wished) in fields.items():
+                _log.warning("policy_differs_from_file", target=target, field=field, stored=stored, file=wished)
+
+    async def _count(self) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                await self._counters.look()
+            await asyncio.sleep(SAMPLE_S)
+
+
+def _machine_token(parts: Parts, tokens: StoredTokens) -> MachineToken | None:
+    if parts.bootstrap_token_file is None:
+        return None
+    path = Path(parts.bootstrap_token_file)
+    if not path.exists():
+        _log.warning("machine_token_absent", path=str(path), why="it was revoked; crossfade up makes a new one")
+        return None
+    secret = read_secret(str(path))
+    return MachineToken(path, secret.decode(), tokens) if secret else None
+
+
+def _entry(action: str, target: str) -> AuditEntry:
+    return AuditEntry(
+        by=NAME,
+        role="",
+        action=action,
+        target=target,
+        reason="the migration file",
+        changed={},
+        request_id="",
+        at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
