@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -48,6 +48,14 @@ async def _ask(call: Awaitable[Result]) -> Result:
         return await asyncio.shield(call)
 
 
+async def _ask_twice(call: Callable[[], Awaitable[Result]]) -> Result:
+    """Asks what may be asked again: after a restart of Redis every pooled connection fails once."""
+    try:
+        return await _ask(call())
+    except StoreUnavailableError:
+        return await _ask(call())
+
+
 class StoredPolicy:
     """See `gateway.control.ports.Store`."""
 
@@ -57,7 +65,7 @@ class StoredPolicy:
 
     async def read(self) -> Policy | None:
         """See the port."""
-        return await _ask(self._store.read())
+        return await _ask_twice(self._store.read)
 
     async def change(self, before: Policy, after: Policy, entry: AuditEntry) -> Policy:
         """See the port."""
@@ -65,7 +73,7 @@ class StoredPolicy:
 
     async def kill(self, latch: Latch, entry: AuditEntry) -> Epoch | None:
         """See the port."""
-        return await _ask(self._feed.kill(latch, entry))
+        return await _ask_twice(lambda: self._feed.kill(latch, entry))
 
     async def restore(self, entry: AuditEntry) -> Policy:
         """See the port."""
@@ -77,7 +85,7 @@ class StoredPolicy:
 
     async def audit(self, limit: int, cursor: str | None) -> tuple[list[Document], str | None]:
         """See the port."""
-        return await _ask(self._store.audit(limit, cursor))
+        return await _ask_twice(lambda: self._store.audit(limit, cursor))
 
 
 class StoredTokens:
@@ -88,7 +96,7 @@ class StoredTokens:
 
     async def find(self, secret: str) -> TokenInfo | None:
         """See the port."""
-        return await _ask(self._tokens.find(secret))
+        return await _ask_twice(lambda: self._tokens.find(secret))
 
     async def create(self, name: str, role: Role, expires_at: datetime | None) -> str:
         """See the port."""
@@ -100,7 +108,7 @@ class StoredTokens:
 
     async def list(self) -> list[TokenInfo]:
         """See the port."""
-        return await _ask(self._tokens.list())
+        return await _ask_twice(self._tokens.list)
 
     async def revoke(self, name: str) -> bool:
         """See the port."""

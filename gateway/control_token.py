@@ -102,10 +102,10 @@ class MachineToken:
 
     async def _on_missing(self) -> bool:
         others = await self._list_others()
-        if others & self._others:
+        if others & self._others or any(not name.startswith(_PREFIX) for name in others):
             await self.revoked(self.name)
             return False
-        # Nothing is left of what was there: Redis lost its data, nobody revoked anything.
+        # Nothing is left of what was there but what machines put back: Redis lost its data, nobody revoked anything.
         _log.warning("tokens_lost", restored=self.name)
         await self._make_valid()
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 
 from gateway.app import load_parts_migration
+from gateway.control.acts import Acts
+from gateway.control_adapters import StoredPolicy
 from gateway.control_plane import ControlPlane
 from gateway.core.feed_status import FeedState
 from gateway.core.roles import Role
@@ -92,6 +94,11 @@ class Desk:
             method, path, json=body, content=content, headers={**fields, **(headers or {})}
         )
 
+    @property
+    def acts(self) -> Acts:
+        """The steps of changes, on this control's store and feed."""
+        return Acts(StoredPolicy(self.plane.state.store, self.plane.state.feed), self.plane.state.feed)
+
     async def status(self) -> Json:
         """What control says of itself."""
         answer = await self.ask("GET", "/v1/status", by="machine")
@@ -137,8 +144,20 @@ def prepare(data_dir: Path, redis_url: str, content: Json) -> Parts:
 
 
 @asynccontextmanager
-async def desk_on(redis: RedisProcess, data_dir: Path, content: Json | None = None) -> AsyncIterator[Desk]:
-    """Control that has booted, with a token of every role."""
+async def desk_on(
+    redis: RedisProcess,
+    data_dir: Path,
+    content: Json | None = None,
+    on_started: Callable[[Desk], Awaitable[None]] | None = None,
+) -> AsyncIterator[Desk]:
+    """Control that has booted, with a token of every role.
+
+    Args:
+        redis: The server.
+        data_dir: Of this control.
+        content: The migration, or None for the usual one.
+        on_started: Called before control is expected to be prepared.
+    """
     parts = prepare(data_dir, redis.url, content or migration())
     settings = GatewaySettings()
     plane = ControlPlane(parts, settings, load_parts_migration(parts, settings))
@@ -149,6 +168,8 @@ async def desk_on(redis: RedisProcess, data_dir: Path, content: Json | None = No
         try:
             await plane.start()
             desk.tokens["machine"] = (data_dir / "token").read_text()
+            if on_started is not None:
+                await on_started(desk)
             await until(lambda: plane.is_prepared, "control is prepared")
             store = TokenStore(side_client, "git")
             for role in Role:
