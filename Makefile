@@ -2,13 +2,14 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help setup up demo test check
+.PHONY: help setup up demo test check bench
 
 help:
 	@echo "make up     the gateway with both services on this machine; Ctrl-C stops it"
 	@echo "make demo   a dozen agents do git work through the gateway while shares move"
 	@echo "make test   the test suite"
-	@echo "make check  linters, types, import rules, the commands of the docs"
+	@echo "make check  linters, types, import rules, the pages made from the code"
+	@echo "make bench  CPU per request, memory of long streams"
 
 setup:
 	@scripts/setup
@@ -27,3 +28,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config pyproject.toml
+	$(BIN)/python scripts/generate_docs --check
+
+bench: setup
+	@$(BIN)/python -m bench.general_lane $(ARGS)

@@ -30,7 +30,8 @@ def explain_command(
     control: Control,
     operation: Annotated[str | None, typer.Argument(help="Absent: a request that no operation matches.")] = None,
     parts: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY]...", help="The parts of the key, such as AGENT TASK.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY]...", help="The key, such as AGENT/TASK, or its parts: AGENT TASK."),
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="The whole key, instead of its parts.")] = None,
 ) -> Shown:
@@ -59,6 +60,9 @@ def audit_command(
 def _join(parts: list[str]) -> str | None:
     if not parts:
         return None
+    if len(parts) == 1:
+        # A key as logs and policies have it: agent/task.
+        return parts[0]
     encoded = [encode_part(part) for part in parts]
     if None in encoded:
         raise CommandError("invalid_value", "each part of a key has 1-256 bytes")

@@ -190,8 +190,9 @@ class Director:
         ]
         behind = sum(call.code != "ok" for call in ledger.calls)
         self._out.print(
-            f"work       : {len(ledger.calls)} calls, {len(ledger.pushed)} commits pushed; {behind} calls met a workspace "
-            f"left behind on\n             another side, {ledger.fresh} pieces of work were begun again for it\n"
+            f"work       : {len(ledger.calls)} calls, {len(ledger.pushed)} commits pushed; "
+            f"{behind} calls met a workspace left behind on another side,\n"
+            f"             {ledger.fresh} pieces of work were begun again for it\n"
         )
 
 
