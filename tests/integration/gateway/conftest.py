@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.core.model import Side
-from tests.support.sides import StubSide, live, migration, stub_sides
 from tests.support.redis_process import running_redis
+from tests.support.sides import StubSide, live, migration, stub_sides
 from tests.support.worker import Bench, WorkerProcess, bench
 
 
