@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -30,9 +32,18 @@ class Dispatcher:
         token: Who may say more than a client.
     """
 
-    def __init__(self, service: GitService, token: InternalToken) -> None:
+    def __init__(self, service: GitService, token: InternalToken, longest_s: float | None = None) -> None:
+        """Starts nothing.
+
+        Args:
+            service: Performs calls.
+            token: Who may say more than a client.
+            longest_s: Cuts the deadline of every operation, where that is longer.
+        """
         self.service = service
         self.token = token
+        self._longest_s = longest_s
+        self._running: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def call(
         self, operation: Operation, headers: Mapping[str, str], arguments: Mapping[str, Any]
@@ -47,10 +58,39 @@ class Dispatcher:
         Raises:
             ServiceError: It failed; what is not foreseen is `internal`.
         """
-        begun = time.monotonic()
-        code = "ok"
+        # A task of its own: the MCP SDK cancels what it runs again and again until it ends, and an operation must be
+        # able to await the end of its commands, and only then let go of the workspace.
+        working = asyncio.create_task(self._measured(operation, headers, arguments))
+        self._running.add(working)
+        working.add_done_callback(self._running.discard)
         try:
-            return await self._call(operation, headers, arguments)
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            working.cancel()
+            await asyncio.wait([working])
+            raise
+
+    async def aclose(self) -> None:
+        """Ends every call that still runs, with its commands."""
+        running = list(self._running)
+        for working in running:
+            working.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _measured(
+        self, operation: Operation, headers: Mapping[str, str], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        begun = time.monotonic()
+        code = "cancelled"
+        within_s = operation.deadline_s if self._longest_s is None else min(operation.deadline_s, self._longest_s)
+        try:
+            try:
+                async with asyncio.timeout(within_s):
+                    result = await self._call(operation, headers, arguments)
+                    code = "ok"
+                    return result
+            except TimeoutError as exc:
+                raise ServiceError(Code.DEADLINE, f"the operation did not end within {within_s:g} s") from exc
         except ServiceError as exc:
             code = exc.code.value
             raise
@@ -70,8 +110,14 @@ class Dispatcher:
         workspace = workspace_of(headers, arguments)
         checked = check_arguments(operation.arguments, arguments)
         said_at = headers.get("crossfade-request-time") if is_internal else None
-        call = Call(operation.deadline_s, read_request_time(said_at) if said_at else None)
-        return await self.service.perform(operation, workspace, checked, call)
+        return await self.service.perform(operation, workspace, checked, Call(_time_of(said_at)))
+
+
+def _time_of(text: str | None) -> datetime | None:
+    at = read_request_time(text) if text is not None else None
+    if text is not None and at is None:
+        raise ServiceError(Code.INVALID_ARGUMENT, "crossfade-request-time is no RFC 3339 time")
+    return at
 
 
 def check_arguments(model: type[Arguments], arguments: Mapping[str, Any]) -> Arguments:

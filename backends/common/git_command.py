@@ -6,9 +6,10 @@ Pure. Each rule was shown to be needed by a planted file or an odd argument that
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 DEFAULT_NAME: Final = "Crossfade Agent"
@@ -47,13 +48,48 @@ class Remote:
 
     Attributes:
         url: As git gets it.
-        is_local: A path on this machine.
+        path: The repository, where it lies on this machine.
         pinned: `host:port:address` for libcurl, so that the address that was judged is the one that is used.
     """
 
     url: str
-    is_local: bool = False
+    path: str | None = None
     pinned: str | None = None
+
+
+class RemoteProgram(StrEnum):
+    """What answers at the far end."""
+
+    UPLOAD = "upload-pack"
+    RECEIVE = "receive-pack"
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A call's talk with a remote.
+
+    Attributes:
+        remote: With whom.
+        program: What answers.
+        token: Credential for an HTTP remote; reaches git by its environment alone.
+    """
+
+    remote: Remote
+    program: RemoteProgram
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the service itself must serve to a command.
+
+    Attributes:
+        path: A repository of this machine.
+        program: What serves it.
+    """
+
+    path: str
+    program: RemoteProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +115,67 @@ class Command:
         argv: Program and arguments; no secrets.
         env: The whole environment but for `HOME` and `PATH`, which the sandbox knows.
         stdin: What it reads.
+        served: The local remote that it talks to.
+        is_outside: It runs beside the repository, where a clone is made.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes = b""
+    served: Served | None = None
+    is_outside: bool = False
 
 
-def git(
-    *arguments: str,
-    global_config: str,
-    is_read: bool = False,
-    remote: Remote | None = None,
-    token: str | None = None,
-    identity: Identity | None = None,
-    stdin: bytes = b"",
-) -> Command:
-    """Builds a call of git.
+@dataclass(frozen=True, slots=True)
+class How:
+    """How git is called.
 
-    Args:
-        arguments: Subcommand and what follows it. Values that callers chose stand behind `--` or were validated.
-        global_config: Path of our global configuration.
+    Attributes:
         is_read: It must not take locks for convenience.
-        remote: The remote it talks to, or None.
-        token: Credential for an HTTP remote; reaches git by its environment alone.
+        is_outside: It runs beside the repository, where a clone is made.
+        talk: Its talk with a remote, or None.
         identity: Author and committer.
         stdin: What it reads.
     """
+
+    is_read: bool = False
+    is_outside: bool = False
+    talk: Talk | None = None
+    identity: Identity = Identity()
+    stdin: bytes = b""
+
+
+# Standard input is kept under another number: a shell gives its background jobs none. The job must not hold standard
+# output, so that git sees its end as soon as the far end is gone. The path that git appends goes to `:`.
+CONNECT: Final = (
+    'exec 3<&0; cat <&3 >"$CROSSFADE_TO_REMOTE" & exec 3<&-; cat <"$CROSSFADE_FROM_REMOTE"; kill $! 2>/dev/null; :'
+)
+"""What git runs in place of the far end of a local remote; the far end is served outside the sandbox."""
+
+
+def git(subcommand: str, *arguments: str, global_config: str, how: How = How()) -> Command:
+    """Builds a call of git.
+
+    Args:
+        subcommand: Such as `status`.
+        arguments: What follows it. Values that callers chose stand behind `--` or were validated.
+        global_config: Path of our global configuration.
+        how: The rest.
+    """
+    remote = how.talk.remote if how.talk is not None else None
     options = dict(_OPTIONS)
     if remote is not None and remote.pinned:
         options["http.curloptResolve"] = remote.pinned
-    argv = ["git", *(part for name, value in options.items() for part in ("-c", f"{name}={value}")), *arguments]
+    argv = ["git", *(part for name, value in options.items() for part in ("-c", f"{name}={value}"))]
+    if not how.is_outside:
+        # The repository in the working directory, found by name and not by search.
+        argv += ["--git-dir=.git", "--work-tree=."]
+    argv.append(subcommand)
+    served = None
+    if how.talk is not None and remote is not None and remote.path is not None:
+        served = Served(remote.path, how.talk.program)
+        argv.append(f"--{how.talk.program.value}={CONNECT}")
+    argv += arguments
     env = {
         "LANG": "C.UTF-8",
         "LC_ALL": "C.UTF-8",
@@ -120,21 +186,16 @@ def git(
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "/bin/false",
         "GIT_SSH_COMMAND": "/bin/false",
-        "GIT_ALLOW_PROTOCOL": "https:http:file" if remote is not None and remote.is_local else "https:http",
+        "GIT_ALLOW_PROTOCOL": "https:http:file" if served else "https:http",
         "GIT_LITERAL_PATHSPECS": "1",
         "GIT_PAGER": "cat",
     }
-    if is_read:
+    if how.is_read:
         env["GIT_OPTIONAL_LOCKS"] = "0"
-    if token is not None and remote is not None and not remote.is_local:
-        env |= _with_token(remote.url, token)
-    env |= _with_identity(identity or Identity())
-    return Command(tuple(argv), env, stdin)
-
-
-def in_repository(*arguments: str) -> tuple[str, ...]:
-    """Arguments of a call on the repository in the working directory, found by name and not by search."""
-    return ("--git-dir=.git", "--work-tree=.", *arguments)
+    if how.talk is not None and how.talk.token is not None and served is None:
+        env |= _with_token(how.talk.remote.url, how.talk.token)
+    env |= _with_identity(how.identity)
+    return Command(tuple(argv), env, how.stdin, served, how.is_outside)
 
 
 def read_request_time(text: str) -> datetime | None:
@@ -164,17 +225,9 @@ def _with_identity(identity: Identity) -> dict[str, str]:
     return env
 
 
-def global_config(safe_directories: Sequence[str]) -> str:
-    """Content of our global configuration.
-
-    Args:
-        safe_directories: Repositories of other owners that may be used as local remotes.
-    """
-    lines = ["# Written by crossfade; read by every git that runs in a sandbox.", "[init]", "\tdefaultBranch = main"]
-    if safe_directories:
-        lines += ["[safe]", *(f"\tdirectory = {_quoted(path)}" for path in safe_directories)]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+GLOBAL_CONFIG: Final = """\
+# Written by crossfade; read by every git that runs in a sandbox.
+[init]
+\tdefaultBranch = main
+"""
+"""Content of our global configuration."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -14,7 +15,7 @@ from typing import Any, Final
 from backends.common import contract
 from backends.common.contract import Arguments
 from backends.common.errors import Code, ServiceError
-from backends.common.git_command import Identity, Remote, git, in_repository
+from backends.common.git_command import How, Identity, Remote, RemoteProgram, Talk, git
 from backends.common.git_status import parse_head, parse_status
 from backends.common.remotes import RemoteRules, judge_remote
 from backends.common.sandbox import Finished, Sandbox
@@ -29,6 +30,9 @@ _MESSAGE_LIMIT: Final = 500
 _CREDENTIALS: Final = re.compile(r"(https?://)[^/@\s]+@")
 _PATHS: Final = re.compile(r"(?<![\w.:/-])/[^\s'\":]+")
 
+_PLAIN: Final = How()
+_READ: Final = How(is_read=True)
+
 Result = dict[str, Any]
 
 
@@ -37,11 +41,9 @@ class Call:
     """What is known about a call besides its arguments.
 
     Attributes:
-        within_s: Deadline.
         at: Time of the request, where whoever sent it may say so; dates the commit.
     """
 
-    within_s: float
     at: datetime | None = None
 
 
@@ -55,32 +57,19 @@ class _At:
 
     async def git(
         self,
+        subcommand: str,
         *arguments: str,
-        is_read: bool = False,
-        remote: Remote | None = None,
-        token: str | None = None,
-        identity: Identity | None = None,
-        stdin: bytes = b"",
+        how: How = _PLAIN,
         keep_bytes: int = LIST_OUTPUT_LIMIT_BYTES,
-        outside: bool = False,
     ) -> Finished:
-        local = remote.url if remote is not None and remote.is_local else ""
-        command = git(
-            *(arguments if outside else in_repository(*arguments)),
-            global_config=self.sandbox.allow_local_remote(local),
-            is_read=is_read,
-            remote=remote,
-            token=token,
-            identity=identity or Identity(at=self.call.at),
-            stdin=stdin,
-        )
-        if not outside:
+        command = git(subcommand, *arguments, global_config=self.sandbox.global_config, how=how)
+        if not how.is_outside:
             await self.sandbox.prepare()
-        return await self.sandbox.run(command, within_s=self.call.within_s, keep_bytes=keep_bytes, outside=outside)
+        return await self.sandbox.run(command, keep_bytes=keep_bytes)
 
     async def head(self) -> Result:
         """`{branch, head}` as they stand now."""
-        found = await self.git("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no", is_read=True)
+        found = await self.git("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no", how=_READ)
         _check(found)
         return parse_head(found.stdout)
 
@@ -103,15 +92,14 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
     options = ["--no-local", "--no-recurse-submodules", "--quiet"]
     options += ["--branch", arguments.branch] if arguments.branch else []
     options += ["--depth", str(arguments.depth)] if arguments.depth else []
+    how = How(is_outside=True, talk=Talk(remote, RemoteProgram.UPLOAD, arguments.token))
     try:
-        done = await at.git(
-            "clone", *options, "--", remote.url, place, remote=remote, token=arguments.token, outside=True
-        )
+        done = await at.git("clone", *options, "--", remote.url, place, how=how)
         _check_remote(done)
-        await at.sandbox.settle_clone(place, arguments.url)
     except BaseException:
-        await at.sandbox.discard_clone(place)
+        await asyncio.shield(at.sandbox.discard_clone(place))
         raise
+    await at.sandbox.settle_clone(place, arguments.url)
     return await at.head()
 
 
@@ -123,7 +111,7 @@ async def _pull(at: _At, arguments: contract.Sync) -> Result:
     update = f"+refs/heads/{branch}:{tracking}"
     fetched = await at.git(
         "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", remote.url, update,
-        remote=remote, token=arguments.token,
+        how=How(talk=Talk(remote, RemoteProgram.UPLOAD, arguments.token)),
     )  # fmt: skip
     _check_remote(fetched)
     merged = await at.git("merge", "--ff-only", "--quiet", tracking)
@@ -147,17 +135,19 @@ async def _push(at: _At, arguments: contract.Sync) -> Result:
     update = f"refs/heads/{branch}:refs/heads/{branch}"
     done = await at.git(
         "push", "--porcelain", "--no-recurse-submodules", "--no-verify", "--", remote.url, update,
-        remote=remote, token=arguments.token,
+        how=How(talk=Talk(remote, RemoteProgram.RECEIVE, arguments.token)),
     )  # fmt: skip
     lines = [line.split("\t") for line in done.stdout.decode(errors="replace").splitlines() if "\t" in line]
     if done.code:
         said = done.stderr.decode(errors="replace")
+        if any(line[0] == "!" and "[remote rejected]" in line[-1] for line in lines):
+            raise ServiceError(Code.CONFLICT, f"the remote does not take branch {branch}: {_summary(done.stderr)}")
         if any(line[0] == "!" for line in lines):
             raise ServiceError(Code.DIVERGED, f"the remote's branch {branch} has moved on; pull first")
         if "does not match any" in said:
             raise ServiceError(Code.NOT_FOUND, f"there is no branch {branch}")
         _check_remote(done)
-    shown = await at.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", is_read=True)
+    shown = await at.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", how=_READ)
     _check(shown)
     head = shown.stdout.decode().strip()
     return {"remote": name, "branch": branch, "head": head, "pushed": any(line[0] != "=" for line in lines)}
@@ -187,7 +177,7 @@ async def _add(at: _At, arguments: contract.Add) -> Result:
         if "did not match any files" in done.stderr.decode(errors="replace"):
             raise ServiceError(Code.NOT_FOUND, "one of the files does not exist")
         _check(done)
-    shown = await at.git("diff", "--cached", "--name-only", "--no-renames", "-z", is_read=True)
+    shown = await at.git("diff", "--cached", "--name-only", "--no-renames", "-z", how=_READ)
     _check(shown)
     return {"staged": sorted(_texts(shown.stdout))}
 
@@ -199,7 +189,7 @@ async def _commit(at: _At, arguments: contract.Commit) -> Result:
     identity = replace(given, name=arguments.author_name or given.name, email=arguments.author_email or given.email)
     done = await at.git(
         "commit", "--quiet", "--no-verify", "--no-gpg-sign", "--cleanup=strip", "--file=-",
-        identity=identity, stdin=arguments.message.encode(),
+        how=How(identity=identity, stdin=arguments.message.encode()),
     )  # fmt: skip
     if done.code:
         said = (done.stdout + done.stderr).decode(errors="replace")
@@ -249,7 +239,7 @@ def _check_switch(done: Finished, target: str) -> None:
 
 
 async def _status(at: _At, _: Arguments) -> Result:
-    found = await at.git("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", is_read=True)
+    found = await at.git("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=all", how=_READ)
     _check(found)
     if found.truncated:
         raise ServiceError(Code.TOO_LARGE, "too many files have changed to list them")
@@ -258,7 +248,7 @@ async def _status(at: _At, _: Arguments) -> Result:
 
 async def _branch(at: _At, _: Arguments) -> Result:
     shown = await at.git(
-        "for-each-ref", "--format=%(HEAD)%00%(refname:lstrip=2)%00%(objectname)", "refs/heads", is_read=True
+        "for-each-ref", "--format=%(HEAD)%00%(refname:lstrip=2)%00%(objectname)", "refs/heads", how=_READ
     )
     _check(shown)
     rows = [line.split("\0") for line in shown.stdout.decode(errors="replace").splitlines()]
@@ -273,16 +263,14 @@ async def _diff(at: _At, arguments: contract.Diff) -> Result:
     options = ["--cached"] if arguments.staged else []
     shown = await at.git(
         "diff", "--no-ext-diff", "--no-textconv", "--no-color", f"--unified={arguments.context_lines}", *options, "--",
-        is_read=True, keep_bytes=OUTPUT_LIMIT_BYTES,
+        how=_READ, keep_bytes=OUTPUT_LIMIT_BYTES,
     )  # fmt: skip
     _check(shown)
     return {"diff": shown.stdout.decode(errors="replace"), "truncated": shown.truncated}
 
 
 async def _log(at: _At, arguments: contract.Log) -> Result:
-    shown = await at.git(
-        "log", f"--max-count={arguments.max_count}", "-z", f"--format={_LOG_FORMAT}", "--", is_read=True
-    )
+    shown = await at.git("log", f"--max-count={arguments.max_count}", "-z", f"--format={_LOG_FORMAT}", "--", how=_READ)
     if shown.code and "does not have any commits yet" in shown.stderr.decode(errors="replace"):
         return {"commits": []}
     _check(shown)
@@ -296,7 +284,7 @@ async def _show(at: _At, arguments: contract.Show) -> Result:
     shown = await at.git(
         "show", "--no-ext-diff", "--no-textconv", "--no-color", f"--format={_LOG_FORMAT}%x00",
         f"{arguments.revision}^{{commit}}", "--",
-        is_read=True, keep_bytes=OUTPUT_LIMIT_BYTES,
+        how=_READ, keep_bytes=OUTPUT_LIMIT_BYTES,
     )  # fmt: skip
     if shown.code:
         raise ServiceError(Code.NOT_FOUND, f"there is no commit {arguments.revision}")

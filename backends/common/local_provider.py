@@ -4,59 +4,35 @@ For one trusted machine, not an isolation boundary: what runs here shares the ke
 service runs as root, the user. As root each sandbox has a user of its own, who cannot read another one's files.
 
     <root>/<name>/           0711  the service's
-      meta/                  0700  the service's: uid, URL that was cloned, git configuration as cloned
+      meta/                  0700  the service's: uid; URL, git configuration and place of the clone; files on their way
       gitconfig              0644  our global configuration for git
-      box/                   0700  the sandbox's: home/, repo/, clones under way
+      box/                   0700  the sandbox's: home/, the repository, clones under way
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
 import shutil
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-from backends.common import exec_wrapper
+from backends.common.child import Limits, Program, converse, running
 from backends.common.errors import Code, ServiceError
-from backends.common.git_command import Command, global_config
+from backends.common.git_command import GLOBAL_CONFIG, Command
+from backends.common.local_remote import serving
 from backends.common.sandbox import Entry, Finished
 from backends.common.tree import Tree
 
-T = TypeVar("T")
-
 _NAME: Final = re.compile(r"[a-z0-9]{8,64}")
-_STDERR_BYTES: Final = 8192
-_READ_BYTES: Final = 65_536
 _UID_SPAN: Final = 100_000
-_STAYS: Final = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one command may use.
-
-    Attributes:
-        memory_bytes: Address space.
-        file_bytes: Size of a file that it writes.
-        processes: Processes of the sandbox's user; counted only where it has one of its own.
-    """
-
-    memory_bytes: int = 4 << 30
-    file_bytes: int = 2 << 30
-    processes: int = 128
 
 
 class LocalProvider:
@@ -116,7 +92,7 @@ class LocalProvider:
         building.mkdir(mode=0o700)
         (building / "meta").mkdir(mode=0o700)
         (building / "meta" / "sandbox.json").write_text(json.dumps({"uid": uid}))
-        _write(building / "gitconfig", global_config([]).encode(), 0o644)
+        _write(building / "gitconfig", GLOBAL_CONFIG.encode(), 0o644)
         for directory in (building / "box", building / "box" / "home"):
             directory.mkdir(mode=0o700)
             if uid is not None:
@@ -131,7 +107,9 @@ class LocalProvider:
             uid = json.loads((home / "meta" / "sandbox.json").read_text())["uid"]
         except (OSError, ValueError, KeyError):
             return None
-        return LocalSandbox(name, home, uid, self._limits)
+        sandbox = LocalSandbox(name, home, uid, self._limits, _read_clone(home))
+        sandbox.tidy()
+        return sandbox
 
     def _take_uid(self) -> int | None:
         if self._next_uid is None:
@@ -155,78 +133,73 @@ class LocalSandbox:
     _home: Path
     _uid: int | None
     _limits: Limits
-    _visitors: int = 0
-    _gate: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _current: dict[str, str] | None = None
+    _visitors: dict[str, int] = field(default_factory=dict)
 
     @property
     def has_repository(self) -> bool:
         """Whether something was cloned here."""
-        return (self._home / "meta" / "clone.json").exists()
+        return self._current is not None
 
     @property
     def _box(self) -> Path:
         return self._home / "box"
 
-    @property
-    def _tree(self) -> Tree:
-        return Tree(self._box / "repo", self._uid)
+    def tidy(self) -> None:
+        """Removes what an earlier run of the service left half done."""
+        kept = {"home"} if self._current is None else {"home", self._current["tree"]}
+        for path in [*self._box.iterdir(), *self._home.glob("link-*")]:
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
     # --- commands --------------------------------------------------------------------------------------------------
 
-    async def run(self, command: Command, *, within_s: float, keep_bytes: int, outside: bool = False) -> Finished:
+    @property
+    def global_config(self) -> str:
+        """See `Sandbox.global_config`."""
+        return str(self._home / "gitconfig")
+
+    async def run(self, command: Command, *, keep_bytes: int) -> Finished:
         """See `Sandbox.run`.
 
         Raises:
-            ServiceError: `deadline`, or `sandbox_unavailable`: the command could not be started.
+            ServiceError: `sandbox_unavailable`: the command could not be started.
         """
-        if outside:
-            return await self._run(command, self._box, within_s, keep_bytes)
-        async with self._inside():
-            return await self._run(command, self._box / "repo", within_s, keep_bytes)
+        if command.is_outside:
+            return await self._run(command, self._box, keep_bytes)
+        async with self._inside() as tree:
+            return await self._run(command, tree, keep_bytes)
 
-    async def _run(self, command: Command, directory: Path, within_s: float, keep_bytes: int) -> Finished:
-        limits = self._limits
-        uid = _STAYS if self._uid is None else self._uid
-        numbers = (uid, math.ceil(within_s) + 5, limits.memory_bytes, limits.file_bytes, limits.processes)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(Path(exec_wrapper.__file__)), *map(str, numbers)),
-                *(_program(command.argv[0]), *command.argv[1:]),
-                cwd=directory,
-                env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._box / "home"), **command.env},
-                stdin=PIPE if command.stdin else DEVNULL,
-                stdout=PIPE,
-                stderr=PIPE,
-                start_new_session=True,
+    async def _run(self, command: Command, directory: Path, keep_bytes: int) -> Finished:
+        async with serving(command, self._home, self._uid) as far:
+            program = Program(
+                far.command.argv,
+                {"HOME": str(self._box / "home"), **far.command.env},
+                directory,
+                user=None if self._uid is None else (self._uid, self._uid),
+                is_counted=self._uid is not None,
+                limits=self._limits,
             )
-        except OSError as exc:
-            raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"no command can be run: {exc.strerror}") from exc
-        try:
-            async with asyncio.timeout(within_s):
-                return await _converse(process, command.stdin, keep_bytes)
-        except TimeoutError as exc:
-            raise ServiceError(Code.DEADLINE, f"the command did not end within {within_s:g} s") from exc
-        finally:
-            # Whatever ended the wait, nothing of the command outlives it: whoever gets the workspace next must not
-            # meet a git that still writes.
-            await asyncio.shield(_end(process))
+            async with running(program, has_stdin=bool(command.stdin)) as process:
+                finished = await converse(process, command.stdin, keep_bytes)
+        return replace(finished, stderr=far.stderr + finished.stderr)
 
     # --- the repository --------------------------------------------------------------------------------------------
 
     async def settle_clone(self, name: str, remote_url: str) -> None:
         """See `Sandbox.settle_clone`."""
-        async with self._alone():
-            await asyncio.to_thread(self._settle_clone, name, remote_url)
+        before = self._current
+        # In one go, without a thread that would go on after a cancellation.
+        self._current = self._settle_clone(name, remote_url)
+        if before is not None:
+            await asyncio.shield(self._clear(before["tree"]))
 
-    def _settle_clone(self, name: str, remote_url: str) -> None:
+    def _settle_clone(self, name: str, remote_url: str) -> dict[str, str]:
         config = (self._box / name / ".git" / "config").read_bytes()
-        content = {"url": remote_url, "config": config.decode(errors="surrogateescape")}
-        before = self._box / f"gone-{secrets.token_hex(8)}"
-        with contextlib.suppress(FileNotFoundError):
-            (self._box / "repo").rename(before)
-        (self._box / name).rename(self._box / "repo")
+        content = {"url": remote_url, "config": config.decode(errors="surrogateescape"), "tree": name}
+        # One rename: whatever interrupts it, the workspace is the old clone or the new one.
         _write(self._home / "meta" / "clone.json", json.dumps(content).encode(), 0o600)
-        shutil.rmtree(before, ignore_errors=True)
+        return content
 
     async def discard_clone(self, name: str) -> None:
         """See `Sandbox.discard_clone`."""
@@ -237,9 +210,10 @@ class LocalSandbox:
         await asyncio.to_thread(self._prepare)
 
     def _prepare(self) -> None:
-        expected = self._clone()["config"].encode(errors="surrogateescape")
+        clone = self._clone()
+        expected = clone["config"].encode(errors="surrogateescape")
         # Only plain directories and files: a link planted here would make us read or write elsewhere.
-        repository = os.open(self._box / "repo", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        repository = os.open(self._box / clone["tree"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             directory = os.open(".git", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=repository)
         except OSError as exc:
@@ -261,119 +235,67 @@ class LocalSandbox:
             file.write(content)
         os.replace(temporary, "config", src_dir_fd=directory, dst_dir_fd=directory)
 
-    def allow_local_remote(self, path: str) -> str:
-        """See `Sandbox.allow_local_remote`."""
-        if not path:
-            return str(self._home / "gitconfig")
-        file = self._home / f"gitconfig-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
-        if not file.exists():
-            _write(file, global_config([path, f"{path}/.git"]).encode(), 0o644)
-        return str(file)
-
     async def remote_url(self) -> str:
         """See `Sandbox.remote_url`."""
-        return str((await asyncio.to_thread(self._clone))["url"])
+        return self._clone()["url"]
 
     def _clone(self) -> dict[str, str]:
-        try:
-            content: dict[str, str] = json.loads((self._home / "meta" / "clone.json").read_text())
-        except (OSError, ValueError) as exc:
-            raise ServiceError(Code.UNKNOWN_WORKSPACE, "nothing was cloned here; clone first") from exc
-        return content
+        if self._current is None:
+            raise ServiceError(Code.UNKNOWN_WORKSPACE, "nothing was cloned here; clone first")
+        return self._current
 
     # --- files -----------------------------------------------------------------------------------------------------
 
     async def read_file(self, path: str, limit: int) -> tuple[bytes, int]:
         """See `Sandbox.read_file`."""
-        async with self._inside():
-            return await asyncio.to_thread(self._tree.read, path, limit)
+        async with self._inside() as tree:
+            return await asyncio.to_thread(self._files(tree).read, path, limit)
 
     async def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
-        async with self._inside():
-            await asyncio.to_thread(self._tree.write, path, content)
+        async with self._inside() as tree:
+            await asyncio.to_thread(self._files(tree).write, path, content)
 
     async def delete_file(self, path: str) -> None:
         """See `Sandbox.delete_file`."""
-        async with self._inside():
-            await asyncio.to_thread(self._tree.delete, path)
+        async with self._inside() as tree:
+            await asyncio.to_thread(self._files(tree).delete, path)
 
     async def list_directory(self, path: str) -> list[Entry]:
         """See `Sandbox.list_directory`."""
-        async with self._inside():
-            return await asyncio.to_thread(self._tree.entries, path)
+        async with self._inside() as tree:
+            return await asyncio.to_thread(self._files(tree).entries, path)
 
     # --- who is inside ---------------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _inside(self) -> AsyncIterator[None]:
-        """Keeps the repository where it is."""
-        async with self._gate:
-            self._visitors += 1
+    async def _inside(self) -> AsyncIterator[Path]:
+        """The repository as it is now. A clone that takes its place meanwhile leaves it where it is until the end."""
+        name = self._clone()["tree"]
+        self._visitors[name] = self._visitors.get(name, 0) + 1
         try:
-            yield
+            yield self._box / name
         finally:
-            self._visitors -= 1
-            await asyncio.shield(self._left())
+            self._visitors[name] -= 1
+            if not self._visitors[name]:
+                del self._visitors[name]
+                if name != self._clone()["tree"]:
+                    await asyncio.shield(self._clear(name))
 
-    async def _left(self) -> None:
-        async with self._gate:
-            self._gate.notify_all()
+    async def _clear(self, name: str) -> None:
+        if name not in self._visitors:
+            await asyncio.to_thread(shutil.rmtree, self._box / name, ignore_errors=True)
 
-    @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Waits until nobody is inside, and keeps everybody out."""
-        async with self._gate:
-            await self._gate.wait_for(lambda: self._visitors == 0)
-            yield
-
-
-async def _converse(process: Process, stdin: bytes, keep_bytes: int) -> Finished:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    (stdout, truncated), stderr, _ = await asyncio.gather(
-        _read_beginning(process.stdout, keep_bytes), _read_end(process.stderr), _feed(process, stdin)
-    )
-    return Finished(await process.wait(), stdout, stderr, truncated)
+    def _files(self, tree: Path) -> Tree:
+        return Tree(tree, self._uid, self._home / "meta")
 
 
-async def _read_beginning(stream: asyncio.StreamReader, limit: int) -> tuple[bytes, bool]:
-    kept = bytearray()
-    truncated = False
-    while piece := await stream.read(_READ_BYTES):
-        room = limit - len(kept)
-        kept += piece[:room]
-        truncated |= len(piece) > room
-    return bytes(kept), truncated
-
-
-async def _read_end(stream: asyncio.StreamReader) -> bytes:
-    kept = b""
-    while piece := await stream.read(_READ_BYTES):
-        kept = (kept + piece)[-_STDERR_BYTES:]
-    return kept
-
-
-async def _feed(process: Process, stdin: bytes) -> None:
-    if process.stdin is not None:
-        with contextlib.suppress(ConnectionError):
-            process.stdin.write(stdin)
-            await process.stdin.drain()
-        process.stdin.close()
-
-
-async def _end(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-
-
-@functools.cache
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"{name} is not installed")
-    return found
+def _read_clone(home: Path) -> dict[str, str] | None:
+    try:
+        content: dict[str, str] = json.loads((home / "meta" / "clone.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return content
 
 
 def _own_directory(path: Path, mode: int) -> None:

@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -20,6 +20,8 @@ from backends.common.git_command import Remote
 
 _PORTS: Final = {"http": 80, "https": 443}
 _RESOLVE_S: Final = 10.0
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+"""RFC 6052 section 2.1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ async def judge_remote(url: str, rules: RemoteRules) -> Remote:
     named = parts.hostname.lower() in rules.hosts or f"{parts.hostname.lower()}:{port}" in rules.hosts
     if not named and not all(_is_public(address) for address in addresses):
         raise _refused("its host is not a public one")
+    if _is_address(parts.hostname):
+        return Remote(url)
     address = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
     return Remote(url, pinned=f"{parts.hostname}:{port}:{address}")
 
@@ -83,7 +87,11 @@ def _judge_local(url: str, roots: Sequence[Path]) -> Remote:
         raise _refused("there is no such repository, or it may not be used") from exc
     if not any(path == root or root in path.parents for root in roots):
         raise _refused("there is no such repository, or it may not be used")
-    return Remote(str(path), is_local=True)
+    repository = path if (path / "HEAD").is_file() else path / ".git"
+    if not (repository / "HEAD").is_file() or not (repository / "objects").is_dir():
+        # Not left to git, which would also try other names.
+        raise _refused("there is no such repository, or it may not be used")
+    return Remote(repository.as_uri(), path=str(repository))
 
 
 async def _resolve(host: str, port: int) -> list[str]:
@@ -96,10 +104,24 @@ async def _resolve(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_public(text: str) -> bool:
     address = ip_address(text.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return bool(mapped.is_global and not mapped.is_multicast)
+    inner = address
+    if isinstance(address, IPv6Address):
+        # An address that carries another one leads to that one.
+        carried = IPv4Address(int(address) & 0xFFFF_FFFF) if address in _NAT64 else None
+        inner = address.ipv4_mapped or address.sixtofour or carried or address
+        if address.teredo is not None:
+            return False
+    return inner.is_global and not inner.is_multicast
 
 
 def _refused(why: str) -> ServiceError:

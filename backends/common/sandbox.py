@@ -16,7 +16,7 @@ class Finished:
     """How a command ended.
 
     Attributes:
-        code: Exit code; negative = the signal that ended it.
+        code: Exit code; 128 and more = the signal that ended it.
         stdout: At most the limit that was asked for.
         stderr: Its last part.
         truncated: More was said on stdout than was kept.
@@ -56,16 +56,19 @@ class Sandbox(Protocol):
         """Whether something was cloned here."""
         ...
 
-    async def run(self, command: Command, *, within_s: float, keep_bytes: int, outside: bool = False) -> Finished:
-        """Runs a command in the repository and waits for its end.
+    @property
+    def global_config(self) -> str:
+        """Path, in the sandbox, of our global configuration of git."""
+        ...
 
-        On cancellation, and at the deadline, every process of the command has ended before this returns or raises.
+    async def run(self, command: Command, *, keep_bytes: int) -> Finished:
+        """Runs a command and waits for its end.
+
+        Also on cancellation every process of the command has ended before this returns or raises.
 
         Args:
             command: What to run.
-            within_s: Deadline; then `deadline` is raised.
             keep_bytes: How much of stdout is kept.
-            outside: Run it beside the repository, where a clone is made.
         """
         ...
 
@@ -79,10 +82,6 @@ class Sandbox(Protocol):
 
     async def prepare(self) -> None:
         """Restores what must not change before a call of git: the repository's own configuration."""
-        ...
-
-    def allow_local_remote(self, path: str) -> str:
-        """Path of a global configuration for git under which a local remote may be used; "" for the plain one."""
         ...
 
     async def remote_url(self) -> str:

@@ -74,12 +74,13 @@ def serve(name: str, build: Callable[[Surroundings], GitService]) -> int:
     configure_logs(name)
     try:
         token = InternalToken.take(os.environ)
+        longest_s = _seconds(os.environ, "CROSSFADE_LONGEST_OPERATION_S")
         around = surroundings(name, options.data_dir, os.environ)
         sock = socket.socket(fileno=options.fd) if options.fd is not None else _bind(options.host, options.port)
     except (OSError, ValueError) as exc:
         sys.stderr.write(f"{name}: {exc}\n")
         return FAILED
-    return asyncio.run(_run(build(around), token, sock, os.environ))
+    return asyncio.run(_run(Dispatcher(build(around), token, longest_s), sock, os.environ))
 
 
 def surroundings(name: str, data_dir: Path, env: Mapping[str, str]) -> Surroundings:
@@ -117,9 +118,21 @@ def sandbox_root(name: str, data_dir: Path, env: Mapping[str, str]) -> Path:
     return data_dir / "sandboxes"
 
 
-def build_app(service: GitService, token: InternalToken, allowed_hosts: list[str]) -> Starlette:
+def _seconds(env: Mapping[str, str], name: str) -> float | None:
+    text = env.get(name)
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}={text} is no number of seconds above 0")
+    return value
+
+
+def build_app(dispatcher: Dispatcher, allowed_hosts: list[str]) -> Starlette:
     """Both surfaces of a service."""
-    dispatcher = Dispatcher(service, token)
     mcp = mcp_app(dispatcher, allowed_hosts)
 
     @contextlib.asynccontextmanager
@@ -134,10 +147,11 @@ def build_app(service: GitService, token: InternalToken, allowed_hosts: list[str
     )
 
 
-async def _run(service: GitService, token: InternalToken, sock: socket.socket, env: Mapping[str, str]) -> int:
+async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, str]) -> int:
+    service = dispatcher.service
     hosts = [host.strip() for host in env.get("CROSSFADE_ALLOWED_HOSTS", "").split(",") if host.strip()]
     config = uvicorn.Config(
-        build_app(service, token, hosts),
+        build_app(dispatcher, hosts),
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -161,6 +175,7 @@ async def _run(service: GitService, token: InternalToken, sock: socket.socket, e
         await serving
         return FAILED
     finally:
+        await dispatcher.aclose()
         await service.aclose()
     return 0
 

@@ -64,11 +64,13 @@ class Tree:
     Args:
         root: Its root directory.
         owner: User (and group) that files made here belong to, or None for the service's own.
+        staging: A directory of the service on the same file system, where files are written before they appear.
     """
 
-    def __init__(self, root: Path, owner: int | None) -> None:
+    def __init__(self, root: Path, owner: int | None, staging: Path) -> None:
         self._root = root
         self._owner = owner
+        self._staging = staging
 
     def read(self, path: str, limit: int) -> tuple[bytes, int]:
         """The beginning of a file, and its size.
@@ -99,19 +101,19 @@ class Tree:
                 if stat.S_ISLNK(status.st_mode):
                     raise _refused("a symbolic link stands there")
                 mode = stat.S_IMODE(status.st_mode)
-            temporary = f".crossfade-{secrets.token_hex(8)}"
+            # Written elsewhere: a status that runs meanwhile must not show it.
+            temporary = self._staging / f"file-{secrets.token_hex(8)}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(temporary, flags, mode & 0o777, dir_fd=directory)
+            descriptor = os.open(temporary, flags, 0o600)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     if self._owner is not None:
                         os.fchown(file.fileno(), self._owner, self._owner)
                     os.fchmod(file.fileno(), mode & 0o777)
                     file.write(content)
-                os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.replace(temporary, name, dst_dir_fd=directory)
             except BaseException:
-                with suppress(OSError):
-                    os.unlink(temporary, dir_fd=directory)
+                temporary.unlink(missing_ok=True)
                 raise
 
     def delete(self, path: str) -> None:
