@@ -9,7 +9,7 @@ help:
 	@echo "make demo   a dozen agents do git work through the gateway while shares move"
 	@echo "make test   the test suite"
 	@echo "make check  linters, types, import rules, the pages made from the code"
-	@echo "make bench  CPU per request, memory of long streams"
+	@echo "make bench  CPU per request, memory of long streams, time from a change to its effect"
 
 setup:
 	@scripts/setup
@@ -31,4 +31,5 @@ check: setup
 	$(BIN)/python scripts/generate_docs --check
 
 bench: setup
-	@$(BIN)/python -m bench.general_lane $(ARGS)
+	@$(BIN)/python -m bench.general_lane
+	@$(BIN)/python -m bench.policy_change
