@@ -94,7 +94,6 @@ class DataPlane:
 
     def __init__(self, name: str, parts: Parts, settings: GatewaySettings, definition: Definition) -> None:
         """Builds everything; needs a running loop and starts nothing."""
-        loop = asyncio.get_running_loop()
         self._name = name
         self._incarnation = secrets.token_hex(_INCARNATION_BYTES)
         self._parts = parts
@@ -118,7 +117,7 @@ class DataPlane:
                 says_request_id=settings.response_headers.request_id,
             ),
             LaneClock(
-                monotonic=loop.time,
+                monotonic=time.monotonic,
                 unix=time.time,
                 date=lambda: listener.date,
                 # Tells requests apart and guards nothing; a system call for each would cost more than the rest of it.
