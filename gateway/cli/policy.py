@@ -20,10 +20,34 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
+
+def _percent(text: str) -> int | float:
+    """The share that the text stands for; a slip is a usage error.
+
+    Raises:
+        typer.BadParameter: It is no share.
+    """
+    try:
+        number = Decimal(text)
+    except ArithmeticError as exc:
+        why = f"{text!r} is no number; write 0-100 with at most 4 decimals"
+        raise typer.BadParameter(why) from exc
+    try:
+        return percent_of(parse_percent(number))
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from exc
+
+
 Target = Annotated[
     str, typer.Argument(metavar="OPERATION|GROUP", help="A name, or operation:NAME or group:NAME to be sure.")
 ]
-PercentArgument = Annotated[str, typer.Argument(metavar="PERCENT", help="0-100, at most 4 decimals.")]
+PercentArgument = Annotated[
+    float, typer.Argument(metavar="PERCENT", parser=_percent, help="0-100, at most 4 decimals.")
+]
+PercentOption = Annotated[
+    float | None,
+    typer.Option("--percent", parser=_percent, help="Share to come back at; else the first step of the file."),
+]
 ScopeArgument = Annotated[str, typer.Argument(metavar="SCOPE", help="all, group:NAME or operation:NAME.")]
 EpochOption = Annotated[int | None, typer.Option("--epoch", help="Act only if the policy is at this epoch.", min=0)]
 
@@ -35,14 +59,14 @@ def share_command(
     control: Control, target: Target, percent: PercentArgument, reason: ReasonOption, epoch: EpochOption = None
 ) -> Shown:
     """Set the share of keys that new answers. Acts in stage live."""
-    return _move(control, target, {"percent": _percent(percent), "reason": reason}, epoch)
+    return _move(control, target, {"percent": percent, "reason": reason}, epoch)
 
 
 @asks_control
 def stage_command(
     control: Control,
     target: Target,
-    stage: Annotated[Stage, typer.Argument(help="The stage to enter.")],
+    stage: Annotated[Stage, typer.Argument(help=f"The stage to enter: {', '.join(Stage)}.")],
     reason: ReasonOption,
     skip: Annotated[bool, typer.Option("--skip", help="Jump over stages on the way forward.")] = False,
     epoch: EpochOption = None,
@@ -55,7 +79,7 @@ def stage_command(
 @asks_control
 def mirror_command(control: Control, target: Target, percent: PercentArgument, epoch: EpochOption = None) -> Shown:
     """Set the share of reads that are mirrored to the other side."""
-    return _move(control, target, {"mirror_percent": _percent(percent)}, epoch)
+    return _move(control, target, {"mirror_percent": percent}, epoch)
 
 
 @asks_control
@@ -89,32 +113,16 @@ def rearm_command(
     scope: ScopeArgument,
     reason: ReasonOption,
     percent: Annotated[
-        str | None, typer.Option("--percent", help="Share to come back at; else the first step of the file.")
+        float | None,
+        typer.Option("--percent", parser=_percent, help="Share to come back at; else the first step of the file."),
     ] = None,
 ) -> Shown:
     """Remove exactly one kill. Needs an approver."""
     body: Document = {"reason": reason}
     if percent is not None:
-        body["percent"] = _percent(percent)
+        body["percent"] = percent
     rearmed = control.send("DELETE", f"/v1/kills/{quote(scope, safe='')}", body)
     return Shown(rearmed, lambda out: _print_rearmed(out, rearmed))
-
-
-def _percent(text: str) -> int | float:
-    """The number that the text stands for, checked here so that a slip is a usage error.
-
-    Raises:
-        typer.BadParameter: It is no share.
-    """
-    try:
-        number = Decimal(text)
-    except ArithmeticError as exc:
-        why = f"{text!r} is no number; write 0-100 with at most 4 decimals"
-        raise typer.BadParameter(why, param_hint="PERCENT") from exc
-    try:
-        return percent_of(parse_percent(number))
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="PERCENT") from exc
 
 
 def _move(control: Control, target: str, body: Document, epoch: int | None) -> Shown:
