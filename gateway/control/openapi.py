@@ -44,7 +44,7 @@ def describe(endpoints: Iterable[Endpoint]) -> Json:
         },
         "paths": paths,
         "components": {
-            "schemas": {**_schemas(bodies, "validation"), **_schemas(answers, "serialization")},
+            "schemas": {**_said(_schemas(bodies, "validation"), bodies), **_schemas(answers, "serialization")},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -54,6 +54,26 @@ def _schemas(models: set[type[BaseModel]], mode: Any) -> Json:  # noqa: ANN401 -
     ordered = sorted(models, key=lambda model: model.__name__)
     _, document = models_json_schema([(model, mode) for model in ordered], ref_template=_REF)
     return dict(sorted(document["$defs"].items()))
+
+
+def _said(schemas: Json, bodies: set[type[BaseModel]]) -> Json:
+    """Schemas of bodies as they are read: a member is said or left out, never null."""
+    for schema in schemas.values():
+        for name, member in schema.get("properties", {}).items():
+            choices = [choice for choice in member.get("anyOf", ()) if choice != {"type": "null"}]
+            if len(choices) == 1:
+                rest = {key: value for key, value in member.items() if key not in ("anyOf", "default")}
+                schema["properties"][name] = {**rest, **choices[0]}
+    # What a validator of ours replaces is not part of any body.
+    used = {_ref(body)["$ref"] for body in bodies} | _refs(schemas)
+    return {name: schema for name, schema in schemas.items() if _REF.format(model=name) in used}
+
+
+def _refs(node: object) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+        return own.union(*map(_refs, node.values()))
+    return set().union(*map(_refs, node)) if isinstance(node, list) else set()
 
 
 def _operation(endpoint: Endpoint) -> Json:

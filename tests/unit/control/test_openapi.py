@@ -23,6 +23,15 @@ def test_every_call_is_described_and_every_reference_leads_somewhere() -> None:
         assert reference.removeprefix("#/components/schemas/") in schemas
 
 
+def test_a_body_is_described_as_it_is_read() -> None:
+    schemas = describe(ENDPOINTS)["components"]["schemas"]
+    percent = schemas["ChangeBody"]["properties"]["percent"]
+    assert (percent["type"], percent["minimum"], percent["maximum"]) == ("number", 0, 100)
+    assert schemas["ChangeBody"]["additionalProperties"] is False
+    assert "null" not in str(schemas["ChangeBody"])
+    assert "Scope" not in schemas
+
+
 def test_only_what_the_contract_names_needs_no_token() -> None:
     open_paths = {
         path
