@@ -139,7 +139,7 @@ class Write(Arguments):
     """Arguments of `file.write`."""
 
     path: Path
-    content: Annotated[str, Field(max_length=1 << 20)]
+    content: str
 
 
 class OnePath(Arguments):

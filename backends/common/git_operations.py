@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import hashlib
 import re
 import secrets
@@ -266,7 +267,7 @@ async def _diff(at: _At, arguments: contract.Diff) -> Result:
         how=_READ, keep_bytes=OUTPUT_LIMIT_BYTES,
     )  # fmt: skip
     _check(shown)
-    return {"diff": shown.stdout.decode(errors="replace"), "truncated": shown.truncated}
+    return {"diff": _text(shown), "truncated": shown.truncated}
 
 
 async def _log(at: _At, arguments: contract.Log) -> Result:
@@ -288,7 +289,7 @@ async def _show(at: _At, arguments: contract.Show) -> Result:
     )  # fmt: skip
     if shown.code:
         raise ServiceError(Code.NOT_FOUND, f"there is no commit {arguments.revision}")
-    *row, diff = shown.stdout.decode(errors="replace").split("\0", len(_FIELDS))
+    *row, diff = _text(shown).split("\0", len(_FIELDS))
     return {**dict(zip(_FIELDS, row, strict=True)), "diff": diff.lstrip("\n"), "truncated": shown.truncated}
 
 
@@ -297,6 +298,8 @@ async def _show(at: _At, arguments: contract.Show) -> Result:
 
 async def _file_write(at: _At, arguments: contract.Write) -> Result:
     content = arguments.content.encode()
+    if len(content) > FILE_LIMIT_BYTES:
+        raise ServiceError(Code.TOO_LARGE, f"a file of more than {FILE_LIMIT_BYTES} bytes cannot be written")
     await at.sandbox.write_file(arguments.path, content)
     return {
         "path": "/".join(split_path(arguments.path)),
@@ -375,6 +378,12 @@ def _summary(stderr: bytes) -> str:
     lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     text = _PATHS.sub("…", _CREDENTIALS.sub(r"\1", " | ".join(lines[-3:])))
     return "".join(c if c.isprintable() else "?" for c in text)[-_MESSAGE_LIMIT:] or "it said nothing"
+
+
+def _text(shown: Finished) -> str:
+    """What was said, without the half of a character where it was cut."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    return decoder.decode(shown.stdout, final=not shown.truncated)
 
 
 def _texts(output: bytes) -> list[str]:

@@ -80,11 +80,14 @@ class Tree:
         """
         with self._parent(path) as (directory, name), _explained():
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(file.fileno())
+            try:
+                status = os.fstat(descriptor)
                 if not stat.S_ISREG(status.st_mode):
                     raise ServiceError(Code.INVALID_ARGUMENT, "the path names no file")
-                return file.read(limit), status.st_size
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    return file.read(limit), status.st_size
+            finally:
+                os.close(descriptor)
 
     def write(self, path: str, content: bytes) -> None:
         """Writes a file whole: readers see the old content or the new one.

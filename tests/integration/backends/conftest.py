@@ -1,0 +1,73 @@
+"""Both services, once for all tests of a run; every test has a workspace and repositories of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.services import (
+    SERVICES,
+    SURFACES,
+    Agent,
+    Service,
+    Start,
+    Workspace,
+    agent_on,
+    bare_repository,
+    end,
+    launch,
+    sandbox_home,
+    wait_ready,
+)
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
+    """Both, by name."""
+    start = Start(local_remotes=[tmp_path_factory.getbasetemp()])
+    with sandbox_home() as home:
+        running = {name: launch(name, tmp_path_factory.mktemp(name), home, start) for name in SERVICES}
+        try:
+            for service in running.values():
+                asyncio.run(wait_ready(service))
+            yield running
+        finally:
+            for service in running.values():
+                end(service)
+
+
+@pytest.fixture(params=SERVICES)
+def service(request: pytest.FixtureRequest, services: dict[str, Service]) -> Service:
+    """One of them."""
+    return services[request.param]
+
+
+@pytest.fixture
+def workspace() -> Workspace:
+    """Of this test alone."""
+    return Workspace(agent=f"agent-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture(params=SURFACES)
+async def agent(request: pytest.FixtureRequest, service: Service, workspace: Workspace) -> AsyncIterator[Agent]:
+    """A client on one of the surfaces, with a workspace in which nothing was cloned."""
+    async with agent_on(request.param, service.url, workspace) as agent:
+        yield agent
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A bare repository."""
+    return bare_repository(tmp_path)
+
+
+@pytest.fixture
+async def cloned(agent: Agent, bare: Path) -> Agent:
+    """A client whose workspace holds a clone."""
+    answer = await agent.call("git.clone", url=str(bare))
+    assert not answer.is_error, answer.content
+    return agent
