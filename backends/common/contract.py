@@ -23,7 +23,7 @@ def _no_nul(text: str) -> str:
 def _not_option(text: str) -> str:
     if text.startswith("-"):
         raise ValueError("starts with a hyphen")
-    return _no_nul(text)
+    return text
 
 
 def _branch(text: str) -> str:
@@ -47,7 +47,7 @@ def _one_line(text: str) -> str:
 Branch = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_branch)]
 Revision = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_revision)]
 Remote = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Url = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_not_option)]
+Url = Annotated[str, Field(min_length=1, max_length=2048), AfterValidator(_not_option), AfterValidator(_no_nul)]
 Path = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_not_option)]
 Token = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")]
 Identity = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_one_line)]

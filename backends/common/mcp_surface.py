@@ -9,6 +9,7 @@ from typing import Any, Final
 from mcp.server import Server, ServerRequestContext
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import (
+    INVALID_REQUEST,
     CallToolRequestParams,
     CallToolResult,
     ListToolsResult,
@@ -18,6 +19,9 @@ from mcp_types import (
     ToolAnnotations,
 )
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from backends.common.contract import OPERATIONS, TOOLS, Operation
 from backends.common.dispatch import Dispatcher
@@ -62,6 +66,22 @@ def mcp_app(dispatcher: Dispatcher, allowed_hosts: list[str]) -> Starlette:
             enable_dns_rebinding_protection=bool(allowed_hosts), allowed_hosts=allowed_hosts
         ),
     )
+
+
+def refusing_route() -> Route:
+    """What `/mcp` says to other methods than POST: the SDK would hold a stateless client's GET open for nothing."""
+
+    async def refuse(_: Request) -> Response:
+        message = "this server keeps no sessions; use POST"
+        error = {
+            "code": INVALID_REQUEST,
+            "message": message,
+            "data": {"code": "method_not_allowed", "retryable": False},
+        }
+        content = {"jsonrpc": "2.0", "id": None, "error": error}
+        return JSONResponse(content, status_code=405, headers={"Allow": "POST"})
+
+    return Route(PATH, refuse, methods=["GET", "HEAD", "DELETE", "PUT", "PATCH", "OPTIONS"])
 
 
 def _tool(operation: Operation) -> Tool:

@@ -8,9 +8,10 @@ import contextlib
 import hashlib
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ from backends.common.authority import InternalToken
 from backends.common.dispatch import Dispatcher
 from backends.common.errors import ServiceError
 from backends.common.local_provider import LocalProvider
-from backends.common.mcp_surface import mcp_app
+from backends.common.mcp_surface import mcp_app, refusing_route
 from backends.common.remotes import RemoteRules
 from backends.common.rest_surface import http_problem, rest_routes
 from backends.common.sandbox import SandboxProvider
@@ -141,10 +142,19 @@ def build_app(dispatcher: Dispatcher, allowed_hosts: list[str]) -> Starlette:
             yield
 
     return Starlette(
-        routes=[*rest_routes(dispatcher), *mcp.routes],
+        routes=[*rest_routes(dispatcher), refusing_route(), *mcp.routes],
         exception_handlers={HTTPException: http_problem},
         lifespan=lifespan,
     )
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would raise them once more at its end, before we have cleaned up."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Captures none."""
+        yield
 
 
 async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, str]) -> int:
@@ -163,7 +173,9 @@ async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, st
         timeout_keep_alive=75,
     )
     _watch_lifeline(env.get("CROSSFADE_LIFELINE_FD"))
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, server.handle_exit, sign, None)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         await service.start()
