@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -177,7 +177,7 @@ class PolicyFeed:
             self._external = dict(remembered.external)
         self._note_kill_file(await asyncio.to_thread(read_kill_file, self._data_dir, self._definition))
         following = (self._follow, self._listen, self._watch_file, self._watch_age, self._store_latches, self._save)
-        self._tasks = [asyncio.create_task(task(), name=f"feed.{task.__name__}") for task in following]
+        self._tasks = [asyncio.create_task(self._keep(task), name=f"feed.{task.__name__}") for task in following]
         await self._first_read.wait()
 
     async def aclose(self) -> None:
@@ -194,6 +194,16 @@ class PolicyFeed:
         if self._unsaved is not None:
             with suppress(OSError):
                 await asyncio.to_thread(self._file.write, self._unsaved)
+
+    async def _keep(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Runs a part of the feed, again if it fails: a fault of ours must not freeze what a process decides by."""
+        while not self._stopping:
+            try:
+                await task()
+            except Exception:
+                _log.exception("feed_failed", task=task.__name__)
+                self._first_read.set()
+                await asyncio.sleep(_RETRY_LAST_S)
 
     # --- reading Redis ---------------------------------------------------------------------------------------------
 

@@ -84,6 +84,21 @@ async def test_callers_are_told_after_the_snapshot_was_replaced(scene: Scene) ->
     await until(lambda: 2 in seen)
 
 
+async def test_a_listener_that_fails_does_not_stop_the_feed(scene: Scene) -> None:
+    await booted(scene)
+    feed = await scene.feed()
+
+    def fail() -> None:
+        raise RuntimeError("a fault of ours")
+
+    feed.subscribe(fail)
+    for ppm in (600_000, 700_000, 800_000):
+        before = await scene.store().read()
+        assert before is not None
+        after = await scene.store().change(before, replace(policy(ppm=ppm), epoch=before.epoch), entry())
+        await until(lambda after=after: epoch(feed) == after.epoch)  # type: ignore[misc]  # bound early on purpose
+
+
 async def test_another_definition_is_decided_by_at_once(scene: Scene) -> None:
     await booted(scene)
     feed = await scene.feed()
