@@ -16,7 +16,7 @@ def build(around: Surroundings) -> GitSandboxService:
     """Puts the service together."""
     url = os.environ.get("CROSSFADE_DATABASE_URL") or f"sqlite+aiosqlite:///{around.data_dir / 'approach2.db'}"
     table = SandboxTable(url)
-    pool = SandboxPoolManager(around.provider, table, PoolSize())
+    pool = SandboxPoolManager(around.provider, table, PoolSize.from_env(os.environ))
     return GitSandboxService(around.provider, table, pool, LocalLocks(), around.rules)
 
 

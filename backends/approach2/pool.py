@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,9 @@ from backends.common.workspace import WorkspaceId
 
 _REFILL_PAUSE_S: Final = 1.0
 _ATTEMPTS: Final = 5
+MINIMUM: Final = 3
+"""Fewer would make the pool pointless."""
+MOST: Final = 10_000
 
 _log = structlog.get_logger("crossfade.approach2")
 
@@ -30,8 +34,21 @@ class PoolSize:
         total: Of all, at most.
     """
 
-    warm: int = 3
-    total: int = 10_000
+    warm: int = MINIMUM
+    total: int = MOST
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> PoolSize:
+        """Reads `CROSSFADE_POOL_WARM` and `CROSSFADE_POOL_TOTAL`.
+
+        Raises:
+            ValueError: One is no number, fewer than 3 are to be warm, or more than there may be.
+        """
+        warm = int(env.get("CROSSFADE_POOL_WARM") or MINIMUM)
+        total = int(env.get("CROSSFADE_POOL_TOTAL") or MOST)
+        if not MINIMUM <= warm <= total:
+            raise ValueError(f"CROSSFADE_POOL_WARM={warm} must be {MINIMUM} to CROSSFADE_POOL_TOTAL={total}")
+        return cls(warm, total)
 
 
 class SandboxPoolManager:
@@ -52,9 +69,14 @@ class SandboxPoolManager:
         return len(self._warm)
 
     async def start(self) -> None:
-        """Takes over what an earlier run left warm, and begins to refill."""
+        """Takes over what an earlier run left warm, removes what no row names, and begins to refill."""
+        known = set(await self._table.names())
+        for name in await self._provider.names():
+            if name not in known:
+                # Made, and then the service ended before it was noted.
+                await self._provider.destroy(name)
         for name in await self._table.named(SandboxState.WARM):
-            if await self._is_healthy(name):
+            if await self._healthy(name) is not None:
                 self._warm.append(name)
             else:
                 await self._drop(name)
@@ -75,8 +97,9 @@ class SandboxPoolManager:
             name = self._warm.popleft() if self._warm else await self._create()
             self._is_full.clear()
             self._wanted.set()
-            sandbox = await self._provider.find(name)
-            if sandbox is None or sandbox.has_repository:
+            sandbox = await self._healthy(name)
+            if sandbox is None:
+                _log.warning("sandbox_dropped", sandbox=name)
                 await self._drop(name)
                 continue
             if await self._table.assign(name, workspace):
@@ -120,9 +143,11 @@ class SandboxPoolManager:
         await self._table.add_warm(name)
         return name
 
-    async def _is_healthy(self, name: str) -> bool:
+    async def _healthy(self, name: str) -> Sandbox | None:
         sandbox = await self._provider.find(name)
-        return sandbox is not None and not sandbox.has_repository
+        if sandbox is None or sandbox.has_repository or not await sandbox.is_healthy():
+            return None
+        return sandbox
 
     async def _drop(self, name: str) -> None:
         await self._provider.destroy(name)

@@ -85,6 +85,14 @@ class SandboxTable:
         except SQLAlchemyError as exc:
             raise _unavailable(exc) from exc
 
+    async def names(self) -> list[str]:
+        """Names of all sandboxes."""
+        try:
+            async with self._session() as session:
+                return list((await session.execute(select(GitSandbox.name))).scalars())
+        except SQLAlchemyError as exc:
+            raise _unavailable(exc) from exc
+
     async def add_warm(self, name: str) -> None:
         """Notes a fresh sandbox."""
         try:

@@ -133,4 +133,5 @@ def check_arguments(model: type[Arguments], arguments: Mapping[str, Any]) -> Arg
         place = ".".join(str(part) for part in fault["loc"])[:100]
         if fault["type"] == "extra_forbidden":
             raise ServiceError(Code.INVALID_ARGUMENT, f"{place}: there is no such argument") from None
-        raise ServiceError(Code.INVALID_ARGUMENT, f"{place}: {fault['msg']}") from None
+        why = fault["msg"].removeprefix("Value error, ")
+        raise ServiceError(Code.INVALID_ARGUMENT, f"{place}: {why}") from None

@@ -271,14 +271,19 @@ async def _diff(at: _At, arguments: contract.Diff) -> Result:
 
 
 async def _log(at: _At, arguments: contract.Log) -> Result:
-    shown = await at.git("log", f"--max-count={arguments.max_count}", "-z", f"--format={_LOG_FORMAT}", "--", how=_READ)
+    shown = await at.git(
+        "log", "--no-show-signature", f"--max-count={arguments.max_count}", "-z", f"--format={_LOG_FORMAT}", "--",
+        how=_READ, keep_bytes=FILE_LIMIT_BYTES,
+    )  # fmt: skip
     if shown.code and "does not have any commits yet" in shown.stderr.decode(errors="replace"):
         return {"commits": []}
     _check(shown)
     # -z separates commits as the format separates fields: five texts for each.
-    texts = shown.stdout.decode(errors="replace").removesuffix("\0").split("\0")
-    rows = [texts[n : n + len(_FIELDS)] for n in range(0, len(texts), len(_FIELDS))]
-    return {"commits": [dict(zip(_FIELDS, row, strict=True)) for row in rows if len(row) == len(_FIELDS)]}
+    texts = _text(shown).removesuffix("\0").split("\0")
+    whole = len(texts) - (1 if shown.truncated else 0)
+    rows = [texts[n : n + len(_FIELDS)] for n in range(0, whole - len(_FIELDS) + 1, len(_FIELDS))]
+    commits = [dict(zip(_FIELDS, row, strict=True)) for row in rows]
+    return {"commits": commits, "truncated": True} if shown.truncated else {"commits": commits}
 
 
 async def _show(at: _At, arguments: contract.Show) -> Result:

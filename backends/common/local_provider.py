@@ -3,6 +3,7 @@
 For one trusted machine, not an isolation boundary: what runs here shares the kernel, the network and, unless the
 service runs as root, the user. As root each sandbox has a user of its own, who cannot read another one's files.
 
+    <root>/../users/         0700  claims of users, where the service is root
     <root>/<name>/           0711  the service's
       meta/                  0700  the service's: uid; URL, git configuration and place of the clone; files on their way
       gitconfig              0644  our global configuration for git
@@ -13,12 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,9 +31,9 @@ from backends.common.git_command import GLOBAL_CONFIG, Command
 from backends.common.local_remote import serving
 from backends.common.sandbox import Entry, Finished
 from backends.common.tree import Tree
+from backends.common.users import UserClaims, range_here
 
 _NAME: Final = re.compile(r"[a-z0-9]{8,64}")
-_UID_SPAN: Final = 100_000
 
 
 class LocalProvider:
@@ -47,9 +48,16 @@ class LocalProvider:
         self._root = root
         self._limits = limits or Limits()
         self._sandboxes: dict[str, LocalSandbox] = {}
+        self._opening = asyncio.Lock()
         self._is_root = os.geteuid() == 0
         _own_directory(root, 0o711 if self._is_root else 0o700)
-        self._next_uid = _first_uid(root) if self._is_root else None
+        self._users = None
+        if self._is_root:
+            claims = root.parent / "users"
+            _own_directory(claims, 0o700)
+            self._users = UserClaims(claims, range_here())
+        for unfinished in root.glob(".*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     async def create(self, name: str) -> LocalSandbox:
         """A fresh sandbox.
@@ -67,17 +75,24 @@ class LocalProvider:
     async def find(self, name: str) -> LocalSandbox | None:
         """A sandbox that was made before, also by an earlier run, or None."""
         known = self._sandboxes.get(name)
-        if known is None and _NAME.fullmatch(name):
-            known = await asyncio.to_thread(self._open, name)
-            if known is not None:
-                known = self._sandboxes.setdefault(name, known)
-        return known
+        if known is not None or not _NAME.fullmatch(name):
+            return known
+        # One at a time: who opens it also tidies it up, which nobody may do once it is in use.
+        async with self._opening:
+            if name not in self._sandboxes:
+                found = await asyncio.to_thread(self._open, name)
+                if found is not None:
+                    self._sandboxes[name] = found
+            return self._sandboxes.get(name)
 
     async def destroy(self, name: str) -> None:
         """Removes a sandbox with everything in it."""
+        sandbox = await self.find(name)
         self._sandboxes.pop(name, None)
         if _NAME.fullmatch(name):
             await asyncio.to_thread(shutil.rmtree, self._root / name, ignore_errors=True)
+        if self._users is not None and sandbox is not None and sandbox.uid is not None:
+            self._users.release(sandbox.uid, self._root / name)
 
     async def names(self) -> list[str]:
         """Every sandbox there is."""
@@ -86,7 +101,12 @@ class LocalProvider:
     def _create(self, name: str) -> LocalSandbox:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a sandbox")
-        uid = self._take_uid()
+        if self._users is None:
+            return self._build(name, None)
+        with self._users.claimed(self._root / name) as uid:
+            return self._build(name, uid)
+
+    def _build(self, name: str, uid: int | None) -> LocalSandbox:
         # Complete under another name first: a service that is killed in between leaves no half of a sandbox.
         building = self._root / f".{name}-{secrets.token_hex(4)}"
         building.mkdir(mode=0o700)
@@ -111,15 +131,6 @@ class LocalProvider:
         sandbox.tidy()
         return sandbox
 
-    def _take_uid(self) -> int | None:
-        if self._next_uid is None:
-            return None
-        used = {path.stat().st_uid for path in self._root.glob("*/box")}
-        while self._next_uid in used:
-            self._next_uid += 1
-        self._next_uid += 1
-        return self._next_uid - 1
-
 
 @dataclass(eq=False)
 class LocalSandbox:
@@ -127,14 +138,24 @@ class LocalSandbox:
 
     Attributes:
         name: Names it towards its provider.
+        uid: User and group of its commands and files, or None for the service's own.
     """
 
     name: str
     _home: Path
-    _uid: int | None
+    uid: int | None
     _limits: Limits
     _current: dict[str, str] | None = None
     _visitors: dict[str, int] = field(default_factory=dict)
+
+    async def is_healthy(self) -> bool:
+        """See `Sandbox.is_healthy`."""
+        expected = os.geteuid() if self.uid is None else self.uid
+        try:
+            places = [path.lstat() for path in (self._box, self._box / "home")]
+        except OSError:
+            return False
+        return all(stat.S_ISDIR(place.st_mode) and place.st_uid == expected for place in places)
 
     @property
     def has_repository(self) -> bool:
@@ -171,13 +192,13 @@ class LocalSandbox:
             return await self._run(command, tree, keep_bytes)
 
     async def _run(self, command: Command, directory: Path, keep_bytes: int) -> Finished:
-        async with serving(command, self._home, self._uid) as far:
+        async with serving(command, self._home, self.uid) as far:
             program = Program(
                 far.command.argv,
                 {"HOME": str(self._box / "home"), **far.command.env},
                 directory,
-                user=None if self._uid is None else (self._uid, self._uid),
-                is_counted=self._uid is not None,
+                user=None if self.uid is None else (self.uid, self.uid),
+                is_counted=self.uid is not None,
                 limits=self._limits,
             )
             async with running(program, has_stdin=bool(command.stdin)) as process:
@@ -230,8 +251,8 @@ class LocalSandbox:
         temporary = f"config.{secrets.token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with os.fdopen(os.open(temporary, flags, 0o644, dir_fd=directory), "wb") as file:
-            if self._uid is not None:
-                os.fchown(file.fileno(), self._uid, self._uid)
+            if self.uid is not None:
+                os.fchown(file.fileno(), self.uid, self.uid)
             file.write(content)
         os.replace(temporary, "config", src_dir_fd=directory, dst_dir_fd=directory)
 
@@ -287,7 +308,7 @@ class LocalSandbox:
             await asyncio.to_thread(shutil.rmtree, self._box / name, ignore_errors=True)
 
     def _files(self, tree: Path) -> Tree:
-        return Tree(tree, self._uid, self._home / "meta")
+        return Tree(tree, self.uid, self._home / "meta")
 
 
 def _read_clone(home: Path) -> dict[str, str] | None:
@@ -324,17 +345,3 @@ def _read_plain(directory: int, name: str, limit: int) -> bytes | None:
         return None
     with os.fdopen(descriptor, "rb") as file:
         return file.read(limit)
-
-
-def _first_uid(root: Path) -> int:
-    """Where the users of this root's sandboxes begin: roots of other services should not share them.
-
-    A container may map few users; then they are taken from what it has.
-    """
-    available = 2**32
-    with contextlib.suppress(OSError, ValueError):
-        available = int(Path("/proc/self/uid_map").read_text().split()[2])
-    number = int(hashlib.sha256(os.fsencode(root)).hexdigest()[:8], 16)
-    if available < 2**31:
-        return 20_000 + number % 4 * 10_000
-    return 1_000_000 + number % 10_000 * _UID_SPAN

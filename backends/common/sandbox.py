@@ -51,6 +51,10 @@ class Sandbox(Protocol):
         """Names it towards its provider."""
         ...
 
+    async def is_healthy(self) -> bool:
+        """Whether commands can run in it."""
+        ...
+
     @property
     def has_repository(self) -> bool:
         """Whether something was cloned here."""

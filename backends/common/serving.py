@@ -77,11 +77,12 @@ def serve(name: str, build: Callable[[Surroundings], GitService]) -> int:
         token = InternalToken.take(os.environ)
         longest_s = _seconds(os.environ, "CROSSFADE_LONGEST_OPERATION_S")
         around = surroundings(name, options.data_dir, os.environ)
+        service = build(around)
         sock = socket.socket(fileno=options.fd) if options.fd is not None else _bind(options.host, options.port)
     except (OSError, ValueError) as exc:
         sys.stderr.write(f"{name}: {exc}\n")
         return FAILED
-    return asyncio.run(_run(Dispatcher(build(around), token, longest_s), sock, os.environ))
+    return asyncio.run(_run(Dispatcher(service, token, longest_s), sock, os.environ))
 
 
 def surroundings(name: str, data_dir: Path, env: Mapping[str, str]) -> Surroundings:
@@ -177,9 +178,13 @@ async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, st
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, server.handle_exit, sign, None)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
+    starting = asyncio.create_task(service.start())
     try:
-        await service.start()
-        _log.info("service_ready", service=service.name, port=sock.getsockname()[1])
+        # It serves `/readyz` meanwhile, and may be asked to end.
+        await asyncio.wait([starting, serving], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            _log.info("service_ready", service=service.name, port=sock.getsockname()[1])
         await serving
     except ServiceError as exc:
         _log.error("service_not_started", service=service.name, why=exc.message)
@@ -187,6 +192,8 @@ async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, st
         await serving
         return FAILED
     finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
         await dispatcher.aclose()
         await service.aclose()
     return 0
