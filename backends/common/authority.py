@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -16,7 +16,7 @@ class InternalToken:
         secret: None = nobody holds it.
     """
 
-    secret: bytes | None = None
+    secret: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def take(cls, env: MutableMapping[str, str]) -> InternalToken:

@@ -54,7 +54,7 @@ class Program:
     """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     directory: Path
     user: tuple[int, int] | None = None
     is_counted: bool = False

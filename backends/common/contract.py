@@ -68,7 +68,7 @@ class Clone(Arguments):
     url: Url
     branch: Branch | None = None
     depth: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    token: Token | None = None
+    token: Token | None = Field(default=None, repr=False)
 
 
 class Sync(Arguments):
@@ -76,7 +76,7 @@ class Sync(Arguments):
 
     remote: Remote | None = None
     branch: Branch | None = None
-    token: Token | None = None
+    token: Token | None = Field(default=None, repr=False)
 
 
 class Add(Arguments):

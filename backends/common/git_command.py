@@ -76,7 +76,7 @@ class Talk:
 
     remote: Remote
     program: RemoteProgram
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Command:
     """
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     stdin: bytes = b""
     served: Served | None = None
     is_outside: bool = False

@@ -1,0 +1,105 @@
+"""The pool over the real table (SQLite) and the real local provider, without any command."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from backends.approach2.pool import PoolSize, SandboxPoolManager
+from backends.approach2.table import SandboxState, SandboxTable
+from backends.common.errors import Code, ServiceError
+from backends.common.local_provider import LocalProvider
+from backends.common.workspace import WorkspaceId
+from tests.support.waiting import until
+
+
+def workspace(number: int) -> WorkspaceId:
+    return WorkspaceId("agent", f"task-{number}")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "sandboxes"
+
+
+@pytest.fixture
+async def table(tmp_path: Path) -> AsyncIterator[SandboxTable]:
+    table = SandboxTable(f"sqlite+aiosqlite:///{tmp_path / 'table.db'}")
+    await table.start()
+    yield table
+    await table.aclose()
+
+
+@pytest.fixture
+async def pool(root: Path, table: SandboxTable) -> AsyncIterator[SandboxPoolManager]:
+    pool = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    await pool.start()
+    await pool.wait_warm()
+    yield pool
+    await pool.aclose()
+
+
+async def test_three_wait_and_a_checkout_is_made_up_for(pool: SandboxPoolManager, table: SandboxTable) -> None:
+    assert pool.warm == 3
+    warm = await table.named(SandboxState.WARM)
+    sandbox = await pool.checkout(workspace(1))
+    assert sandbox.name == warm[0]
+    assert await table.find(workspace(1)) == sandbox.name
+    await until(lambda: pool.warm == 3, "the pool is warm again")
+
+
+async def test_workspaces_at_once_get_sandboxes_of_their_own(pool: SandboxPoolManager) -> None:
+    found = await asyncio.gather(*(pool.checkout(workspace(number)) for number in range(3)))
+    assert len({sandbox.name for sandbox in found}) == 3
+
+
+async def test_a_workspace_that_has_a_sandbox_keeps_it(pool: SandboxPoolManager) -> None:
+    first = await pool.checkout(workspace(1))
+    assert (await pool.checkout(workspace(1))).name == first.name
+
+
+async def test_a_sick_sandbox_is_never_given_out(pool: SandboxPoolManager, table: SandboxTable, root: Path) -> None:
+    sick = (await table.named(SandboxState.WARM))[0]
+    shutil.rmtree(root / sick / "box")
+    assert (await pool.checkout(workspace(1))).name != sick
+    assert sick not in await table.names()
+    assert not (root / sick).exists()
+
+
+async def test_no_more_than_the_maximum_are_made(pool: SandboxPoolManager) -> None:
+    for number in range(6):
+        await pool.checkout(workspace(number))
+    with pytest.raises(ServiceError) as caught:
+        await pool.checkout(workspace(7))
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+
+
+async def test_a_restart_takes_over_what_is_warm_and_removes_what_nobody_knows(
+    root: Path, table: SandboxTable, tmp_path: Path
+) -> None:
+    first = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    await first.start()
+    await first.wait_warm()
+    mine = await first.checkout(workspace(1))
+    await first.aclose()
+    await LocalProvider(root).create("unknown0")
+    warm = await table.named(SandboxState.WARM)
+    second = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    await second.start()
+    await second.wait_warm()
+    assert set(warm) <= set(await table.named(SandboxState.WARM))
+    assert await table.find(workspace(1)) == mine.name
+    assert not (root / "unknown0").exists()
+    await second.aclose()
+
+
+def test_sizes_come_from_the_environment_and_at_least_three_are_warm() -> None:
+    assert PoolSize.from_env({}) == PoolSize(3, 10_000)
+    assert PoolSize.from_env({"CROSSFADE_POOL_WARM": "5", "CROSSFADE_POOL_TOTAL": "9"}) == PoolSize(5, 9)
+    for warm, total in (("2", "9"), ("5", "4"), ("x", "9")):
+        with pytest.raises(ValueError, match=r"CROSSFADE_POOL|invalid"):
+            PoolSize.from_env({"CROSSFADE_POOL_WARM": warm, "CROSSFADE_POOL_TOTAL": total})
