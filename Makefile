@@ -29,6 +29,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config pyproject.toml
 	$(BIN)/python scripts/generate_docs --check
+	$(BIN)/python scripts/check_docs
 
 bench: setup
 	@$(BIN)/python -m bench.general_lane
