@@ -128,7 +128,8 @@ async def _start(program: Program, leash: int, *, has_stdin: bool) -> Process:
             *(sys.executable, "-I", "-S", str(Path(exec_wrapper.__file__)), *map(str, numbers)),
             *(_path_of(program.argv[0]), *program.argv[1:]),
             cwd=program.directory,
-            env={"PATH": os.environ.get("PATH", os.defpath), **program.env},
+            # LC_ALL: without it Python would add a variable of its own for the command.
+            env={"PATH": _path(), "LC_ALL": "C.UTF-8", **program.env},
             stdin=PIPE if has_stdin else DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
@@ -167,6 +168,13 @@ async def _feed(process: Process, stdin: bytes) -> None:
             process.stdin.write(stdin)
             await process.stdin.drain()
         process.stdin.close()
+
+
+@functools.cache
+def _path() -> str:
+    """Where commands look for programs: where git and the shell are, and the usual places; not the service's own PATH."""
+    found = [str(Path(path).parent) for path in map(shutil.which, ("git", "sh", "cat")) if path]
+    return os.pathsep.join(dict.fromkeys([*found, "/usr/local/bin", "/usr/bin", "/bin"]))
 
 
 @functools.cache
