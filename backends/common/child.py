@@ -172,7 +172,7 @@ async def _feed(process: Process, stdin: bytes) -> None:
 
 @functools.cache
 def _path() -> str:
-    """Where commands look for programs: where git and the shell are, and the usual places; not the service's own PATH."""
+    """Where commands look for programs: where git and the shell are, and the usual places. Not the service's own."""
     found = [str(Path(path).parent) for path in map(shutil.which, ("git", "sh", "cat")) if path]
     return os.pathsep.join(dict.fromkeys([*found, "/usr/local/bin", "/usr/bin", "/bin"]))
 
