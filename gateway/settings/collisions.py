@@ -36,7 +36,7 @@ def check_names(shape: MigrationShape, findings: Findings) -> None:
                 " commands take either by name; give it a name of its own",
             )
     if not shape.operations:
-        findings.error(("operations",), "is empty; write at least one operation")
+        findings.contradiction(("operations",), "is empty; write at least one operation")
 
 
 def check_groups(shape: MigrationShape, findings: Findings) -> None:

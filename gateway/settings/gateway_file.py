@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from gateway.core.model import Deadlines
 from gateway.settings.migration_file import SECONDS_LIMIT
@@ -153,7 +153,7 @@ class GatewaySettings(Shape):
     insecure_control: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     data_dir: Annotated[Path, BeforeValidator(_path)] = Path(".crossfade")
-    redis_url: Annotated[RedisUrl, BeforeValidator(_redis_url)] = RedisUrl()
+    redis_url: Annotated[RedisUrl, BeforeValidator(_redis_url), PlainSerializer(str)] = RedisUrl()
     edge: EdgeShape = EdgeShape()
     upstream: UpstreamShape = UpstreamShape()
     deadlines: PhasesShape = PhasesShape()
