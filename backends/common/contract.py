@@ -1,4 +1,4 @@
-"""The operations: names, classes, arguments. REST routes and MCP tools are both made from this table."""
+"""The operations: names, classes, arguments, results. REST routes and MCP tools are both made from this table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from backends.common import results
 
 _BRANCH_BAD: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|/\.|[/.]$|\.lock(/|$)|^@$")
 """What git-check-ref-format(1) forbids, and a leading hyphen."""
@@ -162,6 +164,7 @@ class Operation:
         name: Such as `git.status`.
         is_write: Whether it changes the workspace or its remote.
         arguments: Their model.
+        result: Model of its answer.
         summary: One line for people and models.
         deadline_s: Longest time it may take.
         is_destructive: Whether it may discard what was not committed.
@@ -172,6 +175,7 @@ class Operation:
     name: str
     is_write: bool
     arguments: type[Arguments]
+    result: type[results.Result]
     summary: str
     deadline_s: float = 30.0
     is_destructive: bool = False
@@ -192,25 +196,27 @@ class Operation:
 _REMOTE_S: Final = 240.0
 
 _ROWS: Final = (
-    Operation("git.clone", True, Clone, "Clones a repository into the workspace, replacing what is there.",
+    Operation("git.clone", True, Clone, results.Head, "Clones a repository, replacing what the workspace holds.",
               _REMOTE_S, is_destructive=True, leaves_sandbox=True),
-    Operation("git.pull", True, Sync, "Fetches a branch and fast-forwards to it.", _REMOTE_S, leaves_sandbox=True),
-    Operation("git.push", True, Sync, "Pushes a branch to a remote.", _REMOTE_S, leaves_sandbox=True),
-    Operation("git.add", True, Add, "Stages files.", is_idempotent=True),
-    Operation("git.commit", True, Commit, "Commits what is staged."),
-    Operation("git.reset", True, Reset, "Resets the index, and the files with mode hard.",
+    Operation("git.pull", True, Sync, results.Pulled, "Fetches a branch and fast-forwards to it.",
+              _REMOTE_S, leaves_sandbox=True),
+    Operation("git.push", True, Sync, results.Pushed, "Pushes a branch to a remote.", _REMOTE_S, leaves_sandbox=True),
+    Operation("git.add", True, Add, results.Added, "Stages files.", is_idempotent=True),
+    Operation("git.commit", True, Commit, results.Head, "Commits what is staged."),
+    Operation("git.reset", True, Reset, results.WasReset, "Resets the index, and the files with mode hard.",
               is_destructive=True, is_idempotent=True),
-    Operation("git.checkout", True, Checkout, "Switches to a branch.", is_idempotent=True),
-    Operation("git.create_branch", True, CreateBranch, "Creates a branch and switches to it."),
-    Operation("git.status", False, Nothing, "Says what changed in the workspace.", is_idempotent=True),
-    Operation("git.branch", False, Nothing, "Lists local branches.", is_idempotent=True),
-    Operation("git.diff", False, Diff, "Shows changes not committed.", is_idempotent=True),
-    Operation("git.log", False, Log, "Lists commits, newest first.", is_idempotent=True),
-    Operation("git.show", False, Show, "Shows one commit with its changes.", is_idempotent=True),
-    Operation("file.write", True, Write, "Writes a text file.", is_destructive=True, is_idempotent=True),
-    Operation("file.delete", True, OnePath, "Deletes a file.", is_destructive=True),
-    Operation("file.read", False, OnePath, "Reads a file.", is_idempotent=True),
-    Operation("file.list", False, SomePath, "Lists a directory.", is_idempotent=True),
+    Operation("git.checkout", True, Checkout, results.Head, "Switches to a branch.", is_idempotent=True),
+    Operation("git.create_branch", True, CreateBranch, results.Head, "Creates a branch and switches to it."),
+    Operation("git.status", False, Nothing, results.Status, "Says what changed in the workspace.", is_idempotent=True),
+    Operation("git.branch", False, Nothing, results.Branches, "Lists local branches.", is_idempotent=True),
+    Operation("git.diff", False, Diff, results.Diff, "Shows changes not committed.", is_idempotent=True),
+    Operation("git.log", False, Log, results.Commits, "Lists commits, newest first.", is_idempotent=True),
+    Operation("git.show", False, Show, results.ShownCommit, "Shows one commit with its changes.", is_idempotent=True),
+    Operation("file.write", True, Write, results.Written, "Writes a text file.",
+              is_destructive=True, is_idempotent=True),
+    Operation("file.delete", True, OnePath, results.Deleted, "Deletes a file.", is_destructive=True),
+    Operation("file.read", False, OnePath, results.ReadFile, "Reads a file.", is_idempotent=True),
+    Operation("file.list", False, SomePath, results.Listing, "Lists a directory.", is_idempotent=True),
 )  # fmt: skip
 
 OPERATIONS: Final[Mapping[str, Operation]] = {row.name: row for row in _ROWS}

@@ -87,10 +87,14 @@ def refusing_route() -> Route:
 def _tool(operation: Operation) -> Tool:
     schema = operation.arguments.model_json_schema()
     schema.pop("description", None)
+    answer = operation.result.model_json_schema(mode="serialization")
+    # A member with a default may be missing from an answer.
+    answer["required"] = [name for name, field in operation.result.model_fields.items() if field.is_required()]
     return Tool(
         name=operation.tool,
         description=operation.summary,
         input_schema=schema,
+        output_schema=answer,
         annotations=ToolAnnotations(
             read_only_hint=not operation.is_write,
             destructive_hint=operation.is_destructive,

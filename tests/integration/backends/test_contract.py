@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client
 
 from backends.common.contract import OPERATIONS
 from tests.support.services import Agent, Service, Workspace, agent_on, bare_repository, git, publish
@@ -397,3 +398,24 @@ async def test_a_long_file_is_truncated_at_a_character(agent: Agent, tmp_path: P
 async def test_too_long_a_file_is_not_written(cloned: Agent) -> None:
     assert await code(cloned, "file.write", path="a", content="ü" * ((1 << 19) + 1)) == "too_large"
     assert (await ok(cloned, "git.status"))["clean"]
+
+
+# --- tools ---------------------------------------------------------------------------------------------------------
+
+
+async def test_both_services_offer_the_same_tools_with_schemas_and_hints(services: dict[str, Service]) -> None:
+    offered = []
+    for service in services.values():
+        async with Client(f"{service.url}/mcp", mode="2026-07-28") as client:
+            offered.append([tool.model_dump(mode="json") for tool in (await client.list_tools()).tools])
+    assert offered[0] == offered[1]
+    tools = {tool["name"]: tool for tool in offered[0]}
+    assert set(tools) == {name.replace(".", "_") for name in OPERATIONS}
+    for operation in OPERATIONS.values():
+        tool = tools[operation.tool]
+        assert tool["annotations"]["read_only_hint"] is not operation.is_write
+        assert tool["annotations"]["open_world_hint"] is operation.leaves_sandbox
+        assert tool["input_schema"]["additionalProperties"] is False
+        assert tool["output_schema"]["additionalProperties"] is False
+    assert tools["git_clone"]["input_schema"]["required"] == ["url"]
+    assert tools["git_reset"]["annotations"]["destructive_hint"] is True

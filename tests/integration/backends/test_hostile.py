@@ -229,6 +229,19 @@ def _tree(bare: Path, entry: str, oid: str) -> str:
     return done.stdout.decode().strip()
 
 
+async def test_a_log_of_endless_subjects_is_cut_between_commits_and_says_so(rest: RestAgent, bare: Path) -> None:
+    tree, head = git("rev-parse", "main^{tree}", cwd=bare), git("rev-parse", "main", cwd=bare)
+    for number in range(12):
+        head = git("commit-tree", tree, "-p", head, "-m", f"{number} " + "ü" * 50_000, cwd=bare)
+    git("update-ref", "refs/heads/main", head, cwd=bare)
+    await rest.call("git.clone", url=str(bare))
+    log = (await rest.call("git.log")).content
+    assert log["truncated"] is True
+    assert [commit["subject"].split()[0] for commit in log["commits"]] == [str(number) for number in range(11, 1, -1)]
+    assert {len(commit["subject"].split()[1]) for commit in log["commits"]} == {50_000}
+    assert "truncated" not in (await rest.call("git.log", max_count=3)).content
+
+
 # --- remotes and arguments ------------------------------------------------------------------------------------------
 
 
