@@ -40,6 +40,9 @@ from gateway.state.counters import CounterStore
 from gateway.state.tokens import TokenStore
 from gateway.telemetry.exposition import Metrics
 
+LOCAL_SANDBOXES: Final = (
+    "the bundled services run git in local sandboxes: for one trusted machine, not an isolation boundary"
+)
 NAME: Final = "control"
 _RETRY_S: Final = 0.25
 _CONNECTIONS: Final = 512
@@ -94,6 +97,7 @@ class ControlPlane:
                 files=self,
                 bootstrap=self._machine_token,
                 metrics=Metrics(self._counters.ledger).render,
+                notes=[LOCAL_SANDBOXES] if parts.bundled else [],
             )
         )
         self.server = ControlServer(

@@ -82,6 +82,8 @@ def _print_status(out: Console, status: Document) -> None:
         )
     for scope in status["break_glass"]:
         out.print(plain(f"break-glass key or file of {scope} is still there"))
+    for note in status["notes"]:
+        out.print(plain(note))
     groups = Table("group", "writes", "stage", "percent", "dual", "pending", box=None)
     for name, group in status["groups"].items():
         stage = plain(group["stage"]) + (" UNPROTECTED" if group["unprotected"] else "")

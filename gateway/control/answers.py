@@ -113,6 +113,7 @@ class Status(Answer):
     policy_age_s: float | None
     definition: str
     break_glass: list[str]
+    notes: list[str]
     kills: list[KillState]
     groups: dict[str, GroupState]
     operations: dict[str, OperationState]

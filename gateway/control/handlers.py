@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -56,6 +56,7 @@ class Parts:
         files: What the migration file says.
         bootstrap: This machine's own token, or None.
         metrics: Renders the metrics.
+        notes: What an operator of this machine should know; shown in the status.
     """
 
     store: Store
@@ -65,6 +66,7 @@ class Parts:
     files: Files
     bootstrap: Bootstrap | None
     metrics: Callable[[], bytes]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Handlers:
         snapshot = self.acts.snapshot()
         workers = worker_states(parts.counters.live, time.time())
         status = status_of(snapshot, parts.feed.status(), self._measured(), parts.feed.held_break_glass, workers)
-        return _answer(call, status, snapshot.epoch)
+        return _answer(call, status.model_copy(update={"notes": list(parts.notes)}), snapshot.epoch)
 
     async def explain(self, call: Call) -> Response:
         """Which side a key goes to."""

@@ -62,6 +62,7 @@ def status_of(
         policy_age_s=None if feed.age_s is None else round(feed.age_s, 3),
         definition=snapshot.definition.digest,
         break_glass=sorted(map(str, break_glass)),
+        notes=[],
         kills=[kill_state(snapshot, latch) for _, latch in sorted(snapshot.latches.items())],
         groups={name: group_state(snapshot, name) for name in explicit_groups(snapshot)},
         operations={name: operation_state(snapshot, name, measured) for name in snapshot.plans},

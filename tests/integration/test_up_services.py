@@ -1,0 +1,132 @@
+"""`crossfade up` as it ships: both services, git through the gateway over REST and the official MCP client."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from gateway.cli.main import COMMANDS
+from tests.support.up import Up, is_alive, run_to_end, running_up
+from tests.support.waiting import until
+
+PARTS = {"supervisor", "redis", "control", "gateway-0", "gateway-1", "approach1", "approach2"}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that users without privileges can reach into: as root each sandbox is one of them."""
+    with tempfile.TemporaryDirectory(prefix="crossfade-test-") as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
+
+
+@pytest.fixture
+def remote(place: Path) -> Path:
+    bare = place / "remotes" / "hello.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", "--shared=0666", "-b", "main", str(bare)], check=True)
+    for path in (bare.parent, bare, *bare.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    return bare
+
+
+@pytest.fixture
+async def up(place: Path, remote: Path) -> AsyncIterator[Up]:
+    env = {"CROSSFADE_ALLOWED_LOCAL_REMOTES": str(remote.parent), "CROSSFADE_SANDBOX_ROOT": str(place / "sandboxes")}
+    (place / "sandboxes").mkdir(mode=0o711)
+    async with running_up(place / "data", None, env=env) as running:
+        yield running
+
+
+class Agent:
+    """Speaks REST for one workspace."""
+
+    def __init__(self, up: Up, agent: str = "ada", task: str = "t") -> None:
+        self.http = httpx.Client(
+            base_url=up.runtime["gateway"],
+            headers={"x-agent-id": agent, "x-task-id": task},
+            timeout=60,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def __call__(self, operation: str, **arguments: object) -> httpx.Response:
+        return self.http.post("/v1/" + operation.replace(".", "/"), json=arguments)
+
+
+@pytest.fixture
+def ada(up: Up) -> Iterator[Agent]:
+    with Agent(up) as agent:
+        yield agent
+
+
+def tip(remote: Path) -> str:
+    """What the remote's main branch points to."""
+    command = ["git", "-C", str(remote), "rev-parse", "main"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def cli(up: Up, *words: str) -> subprocess.CompletedProcess[str]:
+    done = run_to_end([*words, "--data-dir", str(up.data_dir)])
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+async def test_git_works_through_the_gateway_and_moves_with_the_share(up: Up, ada: Agent, remote: Path) -> None:
+    assert set(up.pids) == PARTS
+    assert ada("git.status").json()["code"] == "unknown_workspace"
+    assert ada("git.clone", url=str(remote)).json() == {"branch": "main", "head": None}
+    assert ada("file.write", path="a.txt", content="hello\n").status_code == 200
+    assert ada("git.add", files=["a.txt"]).json() == {"staged": ["a.txt"]}
+    head = ada("git.commit", message="first").json()["head"]
+    assert ada("git.push").json()["pushed"] is True
+    assert tip(remote) == head
+    cli(up, "stage", "workspace", "live", "--reason", "test")
+    cli(up, "share", "workspace", "100", "--reason", "test")
+    await until(lambda: ada("git.status").headers["crossfade-side"] == "new")
+    assert ada("git.status").json()["code"] == "unknown_workspace"
+    assert ada("git.clone", url=str(remote)).json() == {"branch": "main", "head": head}
+    async with (
+        httpx2.AsyncClient(headers={"x-agent-id": "ada", "x-task-id": "t"}, timeout=60) as http,
+        Client(streamable_http_client(f"{up.runtime['gateway']}/mcp", http_client=http)) as mcp,
+    ):
+        assert {tool.name for tool in (await mcp.list_tools()).tools} >= {"git_clone", "git_push", "file_read"}
+        result = await mcp.call_tool("git_log", {})
+        assert not result.is_error
+        assert [commit["subject"] for commit in (result.structured_content or {})["commits"]] == ["first"]
+    cli(up, "kill", "--reason", "test")
+    await until(lambda: ada("git.log").headers["crossfade-side"] == "old")
+    assert ada("git.log").json()["commits"][0]["sha"] == head
+    assert "not an isolation boundary" in cli(up, "status").stdout
+
+
+async def test_a_killed_service_comes_back_with_its_workspaces(up: Up, ada: Agent, remote: Path) -> None:
+    ada("git.clone", url=str(remote))
+    before = up.pids["approach1"]
+    os.kill(before, signal.SIGKILL)
+    await until(lambda: up.pids["approach1"] != before and is_alive(up.pids["approach1"]))
+    await until(lambda: ada("git.status").status_code == 200)
+
+
+async def test_the_inventory_is_closed_to_clients(ada: Agent) -> None:
+    for path in ("/v1/workspaces", "/v1/workspaces/x", "/v1//workspaces", "/v1/./workspaces", "/v1/%77orkspaces"):
+        assert ada.http.get(path).status_code in (400, 404), path
+
+
+def test_every_command_can_be_asked_for_help() -> None:
+    for name in COMMANDS:
+        assert run_to_end([name, "--help"]).returncode == 0, name
