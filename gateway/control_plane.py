@@ -26,8 +26,8 @@ from gateway.control.wishes import complete_wishes
 from gateway.control_adapters import SAMPLE_S, StoredPolicy, StoredTokens, WorkerCounters
 from gateway.control_token import MachineToken
 from gateway.core.audit import AuditEntry
-from gateway.core.changes import adopt_new, difference, initial_policy
 from gateway.core.feed_status import FeedState
+from gateway.core.file_changes import adopt_new, difference, initial_policy
 from gateway.core.file_policy import FilePolicy
 from gateway.core.model import Policy
 from gateway.errors import CrossfadeError, PolicyAbsentError, StaleEpochError

@@ -16,10 +16,10 @@ from gateway.control.auth import Caller, require
 from gateway.control.ports import Feed, Store, StoreUnavailableError
 from gateway.control.problems import Code, Refused, from_rule, unavailable
 from gateway.core.audit import AuditEntry
-from gateway.core.changes import Delta, RuleViolation
 from gateway.core.feed_status import FeedState
 from gateway.core.model import Definition, Policy
 from gateway.core.roles import Role
+from gateway.core.rules import Delta, RuleViolation
 from gateway.core.snapshot import Snapshot, compile_snapshot
 from gateway.errors import PolicyAbsentError, StaleEpochError
 

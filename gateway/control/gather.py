@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.core.changes import Delta
 from gateway.core.model import Definition
+from gateway.core.rules import Delta
 from gateway.core.snapshot import is_bound
 
 Found = dict[str, dict[str, Delta]]

@@ -32,9 +32,10 @@ from gateway.control.ports import (
 from gateway.control.problems import Code, Refused, invalid, unavailable
 from gateway.control.status import Measured, group_state, kill_state, operation_state, status_of, worker_states
 from gateway.control.wishes import complete_wishes
-from gateway.core.changes import Delta, difference
+from gateway.core.file_changes import difference
 from gateway.core.model import Scope
 from gateway.core.roles import Role, TokenInfo
+from gateway.core.rules import Delta
 from gateway.core.snapshot import effective_scope
 from gateway.errors import TokenExistsError
 

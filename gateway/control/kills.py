@@ -10,9 +10,10 @@ from gateway.control.bodies import KillBody, RearmBody
 from gateway.control.gather import flatten, gather
 from gateway.control.ports import StoreUnavailableError
 from gateway.control.problems import Code, Refused, unavailable
-from gateway.core.changes import Delta, kill_is_lossless, rearm, scope_exists
+from gateway.core.kills import kill_is_lossless, rearm, scope_exists
 from gateway.core.model import Definition, Epoch, Latch, LatchKind, Policy, Scope
 from gateway.core.percent import percent_of
+from gateway.core.rules import Delta
 from gateway.core.snapshot import Snapshot, covers, settled_policies
 
 

@@ -14,7 +14,8 @@ from gateway.control.gather import flatten, gather, unflatten
 from gateway.control.ports import StoreUnavailableError
 from gateway.control.problems import Code, Refused, unavailable
 from gateway.control.wishes import check_wishes, complete_wishes, wishes_of
-from gateway.core.changes import Change, Changed, apply_file, change_group, change_operation
+from gateway.core.changes import Change, Changed, change_group, change_operation
+from gateway.core.file_changes import apply_file
 from gateway.core.model import Definition, Policy
 from gateway.core.roles import Role
 from gateway.core.snapshot import settled_policies

@@ -6,7 +6,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final
 
-from gateway.core.changes import RuleViolation
+from gateway.core.rules import RuleViolation
 from gateway.errors import CrossfadeError
 
 MEDIA_TYPE: Final = "application/problem+json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from gateway.control.bodies import GroupWishes, OperationWishes, PolicyWishes
 from gateway.control.problems import Code, Refused
-from gateway.core.changes import RuleViolation
 from gateway.core.file_policy import FilePolicy, PolicyField
 from gateway.core.model import (
     PPM_ALL,
@@ -18,6 +17,7 @@ from gateway.core.model import (
     Stage,
 )
 from gateway.core.percent import percent_of
+from gateway.core.rules import RuleViolation
 from gateway.core.snapshot import is_bound, settled_policies
 from gateway.core.stages import rank
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.core.changes import scope_exists
+from gateway.core.kills import scope_exists
 from gateway.core.model import SCOPE_ALL, Definition, Scope
 
 NAME: Final = "KILL"

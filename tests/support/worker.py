@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from gateway.channel import Channel, Message, open_channel
 from gateway.core.audit import AuditEntry
-from gateway.core.changes import initial_policy
+from gateway.core.file_changes import initial_policy
 from gateway.core.model import Policy
 from gateway.parts import Parts
 from gateway.settings import load_migration

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gateway.core.changes import initial_policy
+from gateway.core.file_changes import initial_policy
 from gateway.core.model import Latch, Scope, Side
 from gateway.core.snapshot import Snapshot, compile_snapshot
 from gateway.edge.general import GeneralLane, LaneClock, LaneSettings

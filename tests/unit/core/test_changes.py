@@ -9,22 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.changes import (
-    TRIP_COOL_DOWN,
-    Change,
-    Changed,
-    RuleViolation,
-    adopt_new,
-    apply_file,
-    change_group,
-    change_operation,
-    difference,
-    initial_policy,
-    kill_is_lossless,
-    rearm,
-    scope_exists,
-)
+from gateway.core.changes import Change, Changed, change_group, change_operation
+from gateway.core.file_changes import adopt_new, apply_file, difference, initial_policy
 from gateway.core.file_policy import FilePolicy
+from gateway.core.kills import TRIP_COOL_DOWN, kill_is_lossless, rearm, scope_exists
 from gateway.core.model import (
     PPM_ALL,
     PPM_NONE,
@@ -43,6 +31,7 @@ from gateway.core.model import (
 )
 from gateway.core.percent import parse_percent
 from gateway.core.roles import Role
+from gateway.core.rules import RuleViolation
 from gateway.core.snapshot import is_bound, lead_of, progress, settled_policies
 from gateway.core.stages import TABLE, next_stages, previous_stages, rank, stages_of
 from tests.unit.core.migrations import (
