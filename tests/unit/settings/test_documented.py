@@ -50,6 +50,14 @@ def test_the_page_names_every_key_of_the_migration_file() -> None:
     assert keys_of(MigrationShape) - words == set()
 
 
+def test_variables_of_the_services_are_named_on_the_page_and_let_pass() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "backends").rglob("*.py"))
+    inside = {"CROSSFADE_TO_REMOTE", "CROSSFADE_FROM_REMOTE"}  # between a service and its own child
+    for name in set(re.findall(r"CROSSFADE_[A-Z0-9_]+[A-Z0-9]", source)) - inside:
+        assert f"`{name}`" in PAGE, name
+        assert load_gateway_settings(None, {name: "x"}, {}) == GatewaySettings(), name
+
+
 @pytest.mark.parametrize("name", ["two-services.yaml"])
 def test_examples_load_without_a_warning(name: str) -> None:
     assert load_migration(CONFIG / "examples" / name).warnings == []
