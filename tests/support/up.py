@@ -134,7 +134,9 @@ def start(
             stdout=stdout,
             stderr=stderr,
             cwd=ROOT,
-            env={**_bare_environment(), **env},
+            # Beside the data directory, so that nothing is left elsewhere; a test that runs git as root names a place
+            # that other users can reach.
+            env={**_bare_environment(), "CROSSFADE_SANDBOX_ROOT": str(home / "sandboxes"), **env},
             start_new_session=True,
         )
     return Up(process, data_dir, output, printed)
