@@ -36,11 +36,7 @@ def make_repository(directory: Path, url: str | None) -> Path:
         raise DemoError(f"{url} cannot be cloned")
     else:
         _seed(directory, bare)
-    # Each sandbox may run as a user of its own, and all of them push here.
-    git("-C", str(bare), "config", "core.sharedRepository", "0666")
     git("-C", str(bare), "config", "receive.denyNonFastForwards", "true")
-    for path in (bare, *bare.rglob("*")):
-        path.chmod(0o777 if path.is_dir() else 0o666)
     return bare
 
 

@@ -33,9 +33,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture
 def remote(place: Path) -> Path:
     bare = place / "remotes" / "hello.git"
-    subprocess.run(["git", "init", "--quiet", "--bare", "--shared=0666", "-b", "main", str(bare)], check=True)
-    for path in (bare.parent, bare, *bare.rglob("*")):
-        path.chmod(0o777 if path.is_dir() else 0o666)
+    subprocess.run(["git", "init", "--quiet", "--bare", "-b", "main", str(bare)], check=True)
     return bare
 
 
