@@ -6,6 +6,7 @@ disk or DNS, and awaits nothing but its client and its side.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,9 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 _SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
 _NOT_MODIFIED: Final = 304
+_MAX_FORWARDS_DIGITS: Final = 9
+# RFC 9110 §7.6.2: a larger value may be lowered to the largest that the recipient supports.
+_MAX_FORWARDS: Final = 10**_MAX_FORWARDS_DIGITS
 _BODY_END: Final = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -56,6 +60,8 @@ class LaneSettings:
         in_flight: Requests carried at once; more are shed.
         says_side: Whether answers carry `Crossfade-Side`.
         says_request_id: Whether answers carry `X-Request-Id`.
+        body_read_s: Longest time for the whole of a body that is read to find an operation or a key in it. The silence
+            between two bytes is bounded by the connection; this bounds a client that drips.
     """
 
     auth: bytes | None = None
@@ -63,6 +69,7 @@ class LaneSettings:
     in_flight: int = 4096
     says_side: bool = True
     says_request_id: bool = True
+    body_read_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,14 +322,27 @@ class Passage:
 
     async def _read_body(self, limit: int) -> bytes:
         self._refuse_declared_length(limit)
+        whole = self._exchange.take_whole_body() if self._exchange is not None and self._body is None else None
+        if whole is not None:
+            if len(whole) > limit:
+                raise _too_large(limit)
+            self._body = whole
         if self._body is None:
-            pieces = bytearray()
-            async for piece in self._pieces():
-                pieces += piece
-                if len(pieces) > limit:
-                    raise _too_large(limit)
-            self._body = bytes(pieces)
+            try:
+                async with asyncio.timeout(self._lane.settings.body_read_s):
+                    self._body = await self._collect(limit)
+            except TimeoutError as exc:
+                message = "the body did not arrive in time"
+                raise Refusal(ErrorCode.REQUEST_TIMEOUT, message, close=True) from exc
         return self._body
+
+    async def _collect(self, limit: int) -> bytes:
+        pieces = bytearray()
+        async for piece in self._pieces():
+            pieces += piece
+            if len(pieces) > limit:
+                raise _too_large(limit)
+        return bytes(pieces)
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         more = True
@@ -509,8 +529,9 @@ def _count_down_max_forwards(headers: Headers) -> None:
         Refusal: It may pass none: the gateway is who was asked.
     """
     for at, (name, value) in enumerate(headers):
+        digits = value.strip(b" \t").lstrip(b"0") or b"0"
         if name == b"max-forwards" and value.strip(b" \t").isdigit():
-            left = int(value)
+            left = int(digits) if len(digits) <= _MAX_FORWARDS_DIGITS else _MAX_FORWARDS
             if left == 0:
                 raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, "Max-Forwards ends here", allow="GET, HEAD, POST")
             headers[at] = (name, b"%d" % (left - 1))

@@ -65,11 +65,12 @@ class Listener:
             connection.drain(now)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        # First: whatever one connection does, the next sweep comes.
+        self._timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep, loop)
         self.date = _now_as_date()
         now = loop.time()
         for connection in tuple(self.connections):
             connection.expire_if_overdue(now)
-        self._timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep, loop)
 
 
 class EdgeConfig(uvicorn.Config):

@@ -8,6 +8,9 @@ know where requests go.
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
+import struct
 from collections import deque
 from enum import Enum, auto
 from http import HTTPStatus
@@ -28,6 +31,11 @@ from gateway.edge.request_guard import RequestHead, check, origin_form
 _NEVER: Final = float("inf")
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 1 << 20
+# Requests that one connection may have waiting for answers. Each costs some 2 KB, and 27 bytes to its sender.
+_PIPELINE_LIMIT: Final = 100
+# POLLERR and POLLHUP are always told; a mere FIN only where the system knows POLLRDHUP.
+_HANG_UP: Final = getattr(select, "POLLRDHUP", 0)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # What a chunk costs besides its bytes: up to 16 hex digits and two line ends.
 _PLAIN_CHUNK_BYTES: Final = 20
 
@@ -57,9 +65,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self._deadline = _NEVER
         self._expiry = _Expiry.NOTHING
         self._write_deadline = _NEVER
+        self._unsent_bytes = 0
         self._head: Headers = []
         self._in_head = True
         self._begun = False
+        self._body_follows = False
+        self._head_is_known = False
         self._head_bytes = 0
         self._body_bytes = 0
         self._wire_bytes = 0
@@ -124,16 +135,18 @@ class EdgeProtocol(HttpToolsProtocol):
             if self._in_head:
                 if self._begun:
                     self._head_bytes += len(data)
-                elif not self._exchanges:
-                    self._expect(_Expiry.HEAD, self.listener.limits.header_timeout_s)
             else:
                 self._wire_bytes += len(data)
             try:
                 self.parser.feed_data(data)
                 data = b""
             except httptools.HttpParserUpgrade as upgrade:
-                # Nothing is switched (RFC 9110 §7.8 lets a server ignore Upgrade): what follows is the next request.
+                # Nothing is switched (RFC 9110 §7.8 lets a server ignore Upgrade): what follows is the rest of this
+                # request, and then the next one.
                 data = data[upgrade.args[0] :]
+                if self._body_follows:
+                    self._body_follows = False
+                    self._parse_body_on()
             except httptools.HttpParserError:
                 # A callback may have refused the request already; llhttp stumbles over the rest of it afterwards.
                 if self._deaf:
@@ -143,6 +156,16 @@ class EdgeProtocol(HttpToolsProtocol):
             self._drop(data)
         elif not self._deaf:
             self._check_dripping()
+
+    def _parse_body_on(self) -> None:
+        """Has a fresh parser read the body of the request whose head is known: the one that read the head gave up."""
+        assert self._incoming is not None
+        length = self._incoming.length
+        framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+        self.parser = httptools.HttpRequestParser(self)
+        self._head_is_known = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+        self._head_is_known = False
 
     def _check_dripping(self) -> None:
         limits = self.listener.limits
@@ -166,14 +189,20 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        if self._head_is_known:
+            return
         self.url = b""
         self._head = []
         self._begun = True
         self._head_bytes = 0
+        # Here and not with the first bytes: the parser skips empty lines, and they shall not buy time.
+        if not self._deaf and not self._exchanges:
+            self._expect(_Expiry.HEAD, self.listener.limits.header_timeout_s)
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
-        self.url += url
+        if not self._head_is_known:
+            self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; after the head it is a trailer, which is not forwarded: it came after every decision."""
@@ -182,7 +211,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete: check it and hand the request over."""
-        if self._deaf:
+        if self._deaf or self._head_is_known:
             return
         self._in_head = False
         head = RequestHead(
@@ -199,7 +228,12 @@ class EdgeProtocol(HttpToolsProtocol):
         exchange.scope = self._scope(head, target, exchange)
         exchange.length = framing.length
         exchange.has_body = framing.declared
-        exchange.keep_alive = head.version == "1.1" and not _has_token(head.headers, b"connection", b"close")
+        exchange.keep_alive = (
+            head.version == "1.1"
+            and not _has_token(head.headers, b"connection", b"close")
+            # A client must be ready to ask again for what comes after a close (RFC 9112 §9.3.2).
+            and len(self._exchanges) < _PIPELINE_LIMIT - 1
+        )
         exchange.expects_continue = head.version == "1.1" and _has_token(head.headers, b"expect", b"100-continue")
         self._body_bytes = self._wire_bytes = self._chunks = 0
         # Bytes of the head share the first segment, so only what comes in later ones is measured.
@@ -227,6 +261,11 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        if self._incoming is not None and self._incoming.length != 0 and self.parser.should_upgrade():
+            # httptools ends a request that asks for an upgrade at its head, whatever length it declares. To take its
+            # body for the next request would be a smuggler's gift.
+            self._body_follows = True
+            return
         self._in_head = True
         self._begun = False
         if self._deaf or self._incoming is None:
@@ -266,6 +305,11 @@ class EdgeProtocol(HttpToolsProtocol):
     def abort(self) -> None:
         """Resets the connection."""
         self._deaf = True
+        # Without this the kernel says goodbye politely when nothing is unread, and a client that reads until the end
+        # of the connection (RFC 9112 §6.3 rule 8) takes half an answer for a whole one.
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
 
     def drain(self, now: float) -> None:
@@ -275,12 +319,12 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Ends an idle connection at once; a busy one ends with its answer (the listener is draining)."""
-        if not self._exchanges and not self._begun:
-            self.transport.close()
+        if not self._exchanges and not self._begun and not self.transport.is_closing():
+            self._finish()
 
     def expire_if_overdue(self, now: float) -> None:
         """Ends what has waited too long. Called by the listener's sweep."""
-        if now > self._write_deadline:
+        if now > self._write_deadline or (self.flow.read_paused and self._has_hung_up()):
             self.transport.abort()
             return
         if self.listener.draining and now > self.listener.linger_until:
@@ -291,9 +335,15 @@ class EdgeProtocol(HttpToolsProtocol):
             case _Expiry.NOTHING:
                 return
             case _Expiry.REQUEST:
-                self.transport.close()
+                self._finish()
             case _Expiry.LINGER:
-                self.transport.abort()
+                unsent = self.transport.get_write_buffer_size()
+                if 0 < unsent < self._unsent_bytes:
+                    # It still takes the tail of its answer.
+                    self._unsent_bytes = unsent
+                    self._expect(_Expiry.LINGER, self.listener.limits.write_idle_timeout_s)
+                else:
+                    self.transport.abort()
             case _Expiry.HEAD | _Expiry.BODY:
                 if self._exchanges and self._incoming is None:
                     # An earlier request is still being answered; the late head is judged afterwards.
@@ -302,6 +352,15 @@ class EdgeProtocol(HttpToolsProtocol):
                     # Both directions stream; who waits for whom is theirs to say.
                     return
                 self._refuse(Refusal(ErrorCode.REQUEST_TIMEOUT, "the request did not arrive in time", close=True))
+
+    def _has_hung_up(self) -> bool:
+        """Whether the client closed while nothing is read from it: asyncio would tell only after the next read."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), _HANG_UP)
+        return bool(poll.poll(0))
 
     def _expect(self, expiry: _Expiry, within_s: float) -> None:
         self._expiry = expiry
@@ -312,14 +371,18 @@ class EdgeProtocol(HttpToolsProtocol):
         if len(self._exchanges) == 1:
             self._begin(exchange)
         else:
+            # Until its turn comes it is not read, and so not waited for.
             self.flow.pause_reading()
+            self._expect(_Expiry.NOTHING, _NEVER)
 
     def _begin(self, exchange: Exchange) -> None:
         if exchange.refusal is not None:
             exchange.answer_refusal(exchange.refusal)
             return
-        if self._incoming is None and not self._begun:
+        if len(self._exchanges) == 1:
             self.flow.resume_reading()
+        if self._incoming is exchange:
+            self._expect(_Expiry.BODY, self.listener.limits.body_idle_timeout_s)
         task = self.loop.create_task(self.app(exchange.scope, exchange.receive, exchange.send))
         exchange.task = task
         self.tasks.add(task)
@@ -364,12 +427,20 @@ class EdgeProtocol(HttpToolsProtocol):
             exchange.lose()
         self._exchanges.clear()
         if not unread or not self.transport.can_write_eof():
-            self.transport.close()
+            self._finish()
             return
         self.transport.write_eof()
         self._dropped_bytes = 0
+        self._unsent_bytes = self.transport.get_write_buffer_size() + 1
         self._expect(_Expiry.LINGER, _LINGER_S)
         self.flow.resume_reading()
+
+    def _finish(self) -> None:
+        """Closes once the client has taken what was written, if it ever does."""
+        self._deaf = True
+        self.transport.close()
+        self._unsent_bytes = self.transport.get_write_buffer_size() + 1
+        self._expect(_Expiry.LINGER, self.listener.limits.write_idle_timeout_s)
 
     def _check_sizes(self, head: RequestHead) -> None:
         limits = self.listener.limits
