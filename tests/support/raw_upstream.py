@@ -61,6 +61,11 @@ class Peer:
         self._pending = b""
         self._is_open = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this end was not closed yet."""
+        return self._is_open
+
     async def receive(self) -> bytes:
         """What the client sent, at least a byte; `b""` when it closed or reset the connection."""
         if self._pending:
@@ -129,7 +134,7 @@ class Peer:
     async def send(self, data: bytes) -> None:
         """Sends bytes as they are. A client that is gone is no error."""
         if not self._is_open:
-            return
+            return  # the script ended because the client left; its socket answers EBADF, which is no ConnectionError
         with contextlib.suppress(ConnectionError):
             await self._loop.sock_sendall(self._sock, data)
 
