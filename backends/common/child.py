@@ -16,6 +16,7 @@ from typing import Final
 
 from backends.common import exec_wrapper
 from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
 from backends.common.sandbox import Finished
 
 _STDERR_BYTES: Final = 8192
@@ -38,7 +39,7 @@ class Limits:
     cpu_s: int = 600
     memory_bytes: int = 4 << 30
     file_bytes: int = 2 << 30
-    processes: int = 128
+    processes: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,10 @@ async def running(program: Program, *, has_stdin: bool = False) -> AsyncIterator
         except asyncio.CancelledError:
             # It starts all the same; whoever gets the workspace next must not meet it.
             with contextlib.suppress(ServiceError):
-                begun = await starting
+                begun = await to_the_end(starting)
                 os.close(held)
                 held = -1
-                await _end(begun)
+                await to_the_end(_end(begun))
             raise
     except BaseException:
         if held >= 0:
@@ -91,7 +92,7 @@ async def running(program: Program, *, has_stdin: bool = False) -> AsyncIterator
         yield process
     finally:
         os.close(held)
-        await _end(process)
+        await to_the_end(_end(process))
 
 
 async def converse(process: Process, stdin: bytes, keep_bytes: int) -> Finished:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import codecs
 import hashlib
@@ -16,6 +15,7 @@ from typing import Any, Final
 from backends.common import contract
 from backends.common.contract import Arguments
 from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
 from backends.common.git_command import How, Identity, Remote, RemoteProgram, Talk, git
 from backends.common.git_status import parse_head, parse_status
 from backends.common.remotes import RemoteRules, judge_remote
@@ -98,7 +98,7 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
         done = await at.git("clone", *options, "--", remote.url, place, how=how)
         _check_remote(done)
     except BaseException:
-        await asyncio.shield(at.sandbox.discard_clone(place))
+        await to_the_end(at.sandbox.discard_clone(place))
         raise
     await at.sandbox.settle_clone(place, arguments.url)
     return await at.head()

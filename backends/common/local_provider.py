@@ -18,22 +18,47 @@ import json
 import os
 import re
 import secrets
-import shutil
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from backends.common.child import Limits, Program, converse, running
 from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
 from backends.common.git_command import GLOBAL_CONFIG, Command
 from backends.common.local_remote import serving
+from backends.common.removal import remove_tree
 from backends.common.sandbox import Entry, Finished
 from backends.common.tree import Tree
 from backends.common.users import UserClaims, range_here
 
 _NAME: Final = re.compile(r"[a-z0-9]{8,64}")
+_THREADS: Final = 16
+_COMMANDS_AT_ONCE: Final = 16
+"""In one sandbox. A git that reads a large index starts 20 threads, which count as processes of the sandbox's user."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What all sandboxes of a provider share.
+
+    Attributes:
+        limits: Of each command.
+        threads: For files. Not the loop's own, which look up names of hosts: those may take long, and callers choose
+            them.
+    """
+
+    limits: Limits
+    threads: ThreadPoolExecutor
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Blocking work; it has ended when this returns or raises, also when it raises a cancellation."""
+        return await to_the_end(asyncio.get_running_loop().run_in_executor(self.threads, work))
 
 
 class LocalProvider:
@@ -46,7 +71,7 @@ class LocalProvider:
             OSError: It cannot be made, or belongs to somebody else.
         """
         self._root = root
-        self._limits = limits or Limits()
+        self._means = _Means(limits or Limits(), ThreadPoolExecutor(_THREADS, "sandbox-files"))
         self._sandboxes: dict[str, LocalSandbox] = {}
         self._opening = asyncio.Lock()
         self._is_root = os.geteuid() == 0
@@ -57,7 +82,7 @@ class LocalProvider:
             _own_directory(claims, 0o700)
             self._users = UserClaims(claims, range_here())
         for unfinished in root.glob(".*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+            remove_tree(unfinished)
 
     async def create(self, name: str) -> LocalSandbox:
         """A fresh sandbox.
@@ -66,21 +91,29 @@ class LocalProvider:
             ServiceError: `sandbox_unavailable`: the machine refuses.
         """
         try:
-            sandbox = await asyncio.to_thread(self._create, name)
+            sandbox = await self._means.in_thread(lambda: self._create(name))
         except OSError as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"no sandbox could be made: {exc.strerror}") from exc
+        except asyncio.CancelledError:
+            # It was made all the same, and nobody knows of it.
+            await to_the_end(self.destroy(name))
+            raise
         self._sandboxes[name] = sandbox
         return sandbox
 
     async def find(self, name: str) -> LocalSandbox | None:
-        """A sandbox that was made before, also by an earlier run, or None."""
+        """A sandbox that was made before, also by an earlier run, or None.
+
+        Raises:
+            ServiceError: `sandbox_unavailable`: it is there and cannot be read; it is not to be taken for gone.
+        """
         known = self._sandboxes.get(name)
         if known is not None or not _NAME.fullmatch(name):
             return known
         # One at a time: who opens it also tidies it up, which nobody may do once it is in use.
         async with self._opening:
             if name not in self._sandboxes:
-                found = await asyncio.to_thread(self._open, name)
+                found = await self._means.in_thread(lambda: self._open(name))
                 if found is not None:
                     self._sandboxes[name] = found
             return self._sandboxes.get(name)
@@ -90,13 +123,20 @@ class LocalProvider:
         sandbox = await self.find(name)
         self._sandboxes.pop(name, None)
         if _NAME.fullmatch(name):
-            await asyncio.to_thread(shutil.rmtree, self._root / name, ignore_errors=True)
+            await self._means.in_thread(lambda: remove_tree(self._root / name))
         if self._users is not None and sandbox is not None and sandbox.uid is not None:
             self._users.release(sandbox.uid, self._root / name)
 
     async def names(self) -> list[str]:
-        """Every sandbox there is."""
-        return sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name))
+        """Every sandbox there is.
+
+        Raises:
+            ServiceError: `sandbox_unavailable`: the machine does not say.
+        """
+        try:
+            return sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name))
+        except OSError as exc:
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"no sandbox can be listed: {exc.strerror}") from exc
 
     def _create(self, name: str) -> LocalSandbox:
         if not _NAME.fullmatch(name):
@@ -119,16 +159,19 @@ class LocalProvider:
                 os.chown(directory, uid, uid)
         building.chmod(0o711 if self._is_root else 0o700)
         building.rename(self._root / name)
-        return LocalSandbox(name, self._root / name, uid, self._limits)
+        return LocalSandbox(name, self._root / name, uid, self._means)
 
     def _open(self, name: str) -> LocalSandbox | None:
         home = self._root / name
         try:
             uid = json.loads((home / "meta" / "sandbox.json").read_text())["uid"]
-        except (OSError, ValueError, KeyError):
+            sandbox = LocalSandbox(name, home, uid, self._means, _read_clone(home))
+            sandbox.tidy()
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
             return None
-        sandbox = LocalSandbox(name, home, uid, self._limits, _read_clone(home))
-        sandbox.tidy()
+        except OSError as exc:
+            # Too many open files, say. Whoever took it for gone would remove what somebody works on.
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"a sandbox cannot be read: {exc.strerror}") from exc
         return sandbox
 
 
@@ -144,9 +187,10 @@ class LocalSandbox:
     name: str
     _home: Path
     uid: int | None
-    _limits: Limits
+    _means: _Means
     _current: dict[str, str] | None = None
     _visitors: dict[str, int] = field(default_factory=dict)
+    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_COMMANDS_AT_ONCE))
 
     async def is_healthy(self) -> bool:
         """See `Sandbox.is_healthy`."""
@@ -171,7 +215,7 @@ class LocalSandbox:
         kept = {"home"} if self._current is None else {"home", self._current["tree"]}
         for path in [*self._box.iterdir(), *self._home.glob("link-*")]:
             if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
 
     # --- commands --------------------------------------------------------------------------------------------------
 
@@ -186,10 +230,11 @@ class LocalSandbox:
         Raises:
             ServiceError: `sandbox_unavailable`: the command could not be started.
         """
-        if command.is_outside:
-            return await self._run(command, self._box, keep_bytes)
-        async with self._inside() as tree:
-            return await self._run(command, tree, keep_bytes)
+        async with self._turns:
+            if command.is_outside:
+                return await self._run(command, self._box, keep_bytes)
+            async with self._inside() as tree:
+                return await self._run(command, tree, keep_bytes)
 
     async def _run(self, command: Command, directory: Path, keep_bytes: int) -> Finished:
         async with serving(command, self._home, self.uid) as far:
@@ -199,7 +244,7 @@ class LocalSandbox:
                 directory,
                 user=None if self.uid is None else (self.uid, self.uid),
                 is_counted=self.uid is not None,
-                limits=self._limits,
+                limits=self._means.limits,
             )
             async with running(program, has_stdin=bool(command.stdin)) as process:
                 finished = await converse(process, command.stdin, keep_bytes)
@@ -213,7 +258,7 @@ class LocalSandbox:
         # In one go, without a thread that would go on after a cancellation.
         self._current = self._settle_clone(name, remote_url)
         if before is not None:
-            await asyncio.shield(self._clear(before["tree"]))
+            await to_the_end(self._clear(before["tree"]))
 
     def _settle_clone(self, name: str, remote_url: str) -> dict[str, str]:
         config = (self._box / name / ".git" / "config").read_bytes()
@@ -224,11 +269,11 @@ class LocalSandbox:
 
     async def discard_clone(self, name: str) -> None:
         """See `Sandbox.discard_clone`."""
-        await asyncio.to_thread(shutil.rmtree, self._box / name, ignore_errors=True)
+        await self._means.in_thread(lambda: remove_tree(self._box / name))
 
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""
-        await asyncio.to_thread(self._prepare)
+        await self._means.in_thread(self._prepare)
 
     def _prepare(self) -> None:
         clone = self._clone()
@@ -270,22 +315,22 @@ class LocalSandbox:
     async def read_file(self, path: str, limit: int) -> tuple[bytes, int]:
         """See `Sandbox.read_file`."""
         async with self._inside() as tree:
-            return await asyncio.to_thread(self._files(tree).read, path, limit)
+            return await self._means.in_thread(lambda: self._files(tree).read(path, limit))
 
     async def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
         async with self._inside() as tree:
-            await asyncio.to_thread(self._files(tree).write, path, content)
+            await self._means.in_thread(lambda: self._files(tree).write(path, content))
 
     async def delete_file(self, path: str) -> None:
         """See `Sandbox.delete_file`."""
         async with self._inside() as tree:
-            await asyncio.to_thread(self._files(tree).delete, path)
+            await self._means.in_thread(lambda: self._files(tree).delete(path))
 
     async def list_directory(self, path: str) -> list[Entry]:
         """See `Sandbox.list_directory`."""
         async with self._inside() as tree:
-            return await asyncio.to_thread(self._files(tree).entries, path)
+            return await self._means.in_thread(lambda: self._files(tree).entries(path))
 
     # --- who is inside ---------------------------------------------------------------------------------------------
 
@@ -301,11 +346,11 @@ class LocalSandbox:
             if not self._visitors[name]:
                 del self._visitors[name]
                 if name != self._clone()["tree"]:
-                    await asyncio.shield(self._clear(name))
+                    await to_the_end(self._clear(name))
 
     async def _clear(self, name: str) -> None:
         if name not in self._visitors:
-            await asyncio.to_thread(shutil.rmtree, self._box / name, ignore_errors=True)
+            await self._means.in_thread(lambda: remove_tree(self._box / name))
 
     def _files(self, tree: Path) -> Tree:
         return Tree(tree, self.uid, self._home / "meta")
@@ -314,7 +359,7 @@ class LocalSandbox:
 def _read_clone(home: Path) -> dict[str, str] | None:
     try:
         content: dict[str, str] = json.loads((home / "meta" / "clone.json").read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     return content
 

@@ -15,12 +15,15 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from backends.common.child import Program, read_end, running
+from backends.common.finishing import to_the_end
 from backends.common.git_command import Command, Served
 
 _POKE_S: Final = 0.05
+_AS_NEAR_END: Final = (os.O_WRONLY, os.O_RDONLY)
+_AS_FAR_END: Final = (os.O_RDONLY, os.O_WRONLY)
 _LAST_WORDS_S: Final = 5.0
 
 _SERVE: Final = 'umask 022; exec "$@" <"$CROSSFADE_TO_REMOTE" >"$CROSSFADE_FROM_REMOTE"'
@@ -62,20 +65,24 @@ async def serving(command: Command, beside: Path, sandbox_uid: int | None) -> As
                 os.chmod(path, 0o666)  # noqa: PTH101, S103 - see above; nothing to wait for
         meeting.chmod(0o700 if sandbox_uid is None else 0o711)
         far = FarEnd(replace(command, env={**command.env, **pipes}))
-        server = asyncio.create_task(_serve(command.served, pipes))
+        near_end = asyncio.get_running_loop().create_future()
+        server = asyncio.create_task(_serve(command.served, pipes, near_end))
         try:
             yield far
+            near_end.set_result(None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS_S):
-                    far.stderr = await asyncio.shield(server)
+                    # A git that finds a fault of its own never comes to meet the far end.
+                    await _let_go(pipes, _AS_NEAR_END, server)
+                    far.stderr = server.result()
         finally:
             server.cancel()
-            await asyncio.gather(server, return_exceptions=True)
+            await to_the_end(asyncio.gather(server, return_exceptions=True))
     finally:
         shutil.rmtree(meeting, ignore_errors=True)
 
 
-async def _serve(served: Served, pipes: dict[str, str]) -> bytes:
+async def _serve(served: Served, pipes: dict[str, str], near_end: asyncio.Future[None]) -> bytes:
     path = served.path
     git = (
         *("git", "-c", f"safe.directory={path}", "-c", "core.fsmonitor=false"),
@@ -93,20 +100,19 @@ async def _serve(served: Served, pipes: dict[str, str]) -> bytes:
     program = Program(("sh", "-c", _SERVE, "sh", *git), env, Path("/"), user=_owner(path))
     async with running(program) as process:
         stderr = await read_end(process)
-        if await process.wait():
-            await _poke(pipes)
-        return stderr
+        failed = await process.wait()
+    if failed:
+        await _let_go(pipes, _AS_FAR_END, near_end)
+    return stderr
 
 
-async def _poke(pipes: dict[str, str]) -> None:
-    """Lets go whoever waits, in the near end, for a far end that is no more. Ends by cancellation or at its time."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LAST_WORDS_S):
-            while True:
-                for path, flag in zip(pipes.values(), (os.O_RDONLY, os.O_WRONLY), strict=True):
-                    with contextlib.suppress(OSError):
-                        os.close(os.open(path, flag | os.O_NONBLOCK))
-                await asyncio.sleep(_POKE_S)
+async def _let_go(pipes: dict[str, str], flags: tuple[int, int], other: asyncio.Future[Any]) -> None:
+    """Plays, until the other end is over, the end that is no more: opening a pipe waits for somebody to open it too."""
+    while not other.done():
+        for path, flag in zip(pipes.values(), flags, strict=True):
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, flag | os.O_NONBLOCK))
+        await asyncio.wait([other], timeout=_POKE_S)
 
 
 def _owner(path: str) -> tuple[int, int] | None:

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import TextContent
 
+from backends.common.removal import remove_tree
 from tests.support.waiting import until_async
 
 SERVICES = ("approach1", "approach2")
@@ -152,7 +153,7 @@ def sandbox_home() -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
 
 
 def launch(name: str, data_dir: Path, sandbox_root: Path, start: Start | None = None) -> Service:
@@ -238,6 +239,15 @@ async def _is_ready(service: Service, client: httpx.AsyncClient) -> bool:
         return (await client.get(f"{service.url}/readyz")).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+async def tree_of(service: Service, agent: Agent) -> Path:
+    """The work tree, on disk, of an agent's workspace."""
+    name = f"canary-{uuid.uuid4().hex}"
+    await agent.call("file.write", path=name, content="x")
+    [path] = service.sandbox_root.glob(f"*/*/box/*/{name}")
+    path.unlink()
+    return path.parent
 
 
 # --- repositories --------------------------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.services import (
     SERVICES,
     SURFACES,
     Agent,
+    RestAgent,
     Service,
     Start,
     Workspace,
@@ -57,6 +59,13 @@ async def agent(request: pytest.FixtureRequest, service: Service, workspace: Wor
     """A client on one of the surfaces, with a workspace in which nothing was cloned."""
     async with agent_on(request.param, service.url, workspace) as agent:
         yield agent
+
+
+@pytest.fixture
+async def rest(service: Service, workspace: Workspace) -> AsyncIterator[RestAgent]:
+    """A client over REST alone, for what does not differ by surface."""
+    async with httpx.AsyncClient(base_url=service.url, headers=workspace.headers, timeout=120) as client:
+        yield RestAgent(client)
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -21,13 +19,8 @@ from tests.support.services import (
     bare_repository,
     git,
     publish,
+    tree_of,
 )
-
-
-@pytest.fixture
-async def rest(service: Service, workspace: Workspace) -> AsyncIterator[RestAgent]:
-    async with httpx.AsyncClient(base_url=service.url, headers=workspace.headers, timeout=120) as client:
-        yield RestAgent(client)
 
 
 @pytest.fixture
@@ -35,15 +28,6 @@ async def cloned(rest: RestAgent, bare: Path) -> RestAgent:
     answer = await rest.call("git.clone", url=str(bare))
     assert not answer.is_error, answer.content
     return rest
-
-
-async def tree_of(service: Service, agent: RestAgent) -> Path:
-    """The work tree, on disk, of an agent's workspace."""
-    name = f"canary-{uuid.uuid4().hex}"
-    await agent.call("file.write", path=name, content="x")
-    [path] = service.sandbox_root.glob(f"*/*/box/*/{name}")
-    path.unlink()
-    return path.parent
 
 
 # --- paths ---------------------------------------------------------------------------------------------------------
