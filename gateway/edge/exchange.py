@@ -114,7 +114,8 @@ class Exchange:
         if self.started:
             self.abort()
         elif self.task is not None:
-            self.task.cancel()
+            # Not at once: a task cancelled before its first step never runs, and it knows best how to say it.
+            self._protocol.loop.call_soon(self._give_up)
 
     # --- ASGI ---
 
@@ -239,6 +240,12 @@ class Exchange:
         self.write(answer.body, more=False)
 
     # --- inside ---
+
+    def _give_up(self) -> None:
+        if self.started and not self.complete:
+            self.abort()
+        elif self.task is not None and not self.complete:
+            self.task.cancel()
 
     def _flush(self) -> None:
         if self._head is not None and not self.disconnected:

@@ -23,7 +23,7 @@ from gateway.core.refusal import JSONRPC_PARSE_ERROR, Refusal
 from gateway.core.snapshot import Plan, Snapshot
 from gateway.core.stages import Route
 from gateway.edge.exchange import Exchange
-from gateway.edge.problem import RpcShape, problem
+from gateway.edge.problem import STATUS, RpcShape, problem
 from gateway.edge.watch import ClientGoneError, watched
 from gateway.errors import UpstreamError
 from gateway.ports import Observer, StreamedBody, Upstream, UpstreamRequest, UpstreamResponse
@@ -138,6 +138,7 @@ class Passage:
         "_body",
         "_exchange",
         "_headers",
+        "_is_told_by_header",
         "_lane",
         "_plan",
         "_receive",
@@ -165,6 +166,7 @@ class Passage:
         self._rpc: RpcShape | None = None
         self._body: bytes | None = None
         self._request_id = b""
+        self._is_told_by_header = False
         self._started = False
 
     async def run(self) -> None:
@@ -178,10 +180,18 @@ class Passage:
             outcome = Outcome.REFUSED
             await self._answer(refusal.code, refusal.message, refusal)
         except UpstreamError as error:
-            outcome = Outcome.FAILURE
+            # The client's own slowness or haste is no failure of the side.
+            outcome = Outcome.FAILURE if STATUS[error.code] >= _SERVER_ERROR else Outcome.REFUSED
             await self._answer_fault(error)
         except ClientGoneError:
             pass
+        except asyncio.CancelledError:
+            # By the connection, which can read no more of the request; here it is known what shape the answer has.
+            told = self._exchange.refusal if self._exchange is not None else None
+            if told is not None and not self._started:
+                outcome = Outcome.REFUSED
+                await self._answer(told.code, told.message, told)
+            raise
         finally:
             operation = self._plan.operation.name if self._plan is not None else None
             lane.observer.answered(operation, self._side, outcome, lane.clock.monotonic() - began)
@@ -236,14 +246,9 @@ class Passage:
             _count_down_max_forwards(facts.headers)
 
     async def _decide(self, snapshot: Snapshot, facts: Facts, incoming: Incoming) -> tuple[Decision, str | None]:
-        try:
-            classified = snapshot.router.classify(facts)
-        except Refusal:
-            self._rpc = RpcShape() if snapshot.router.is_mcp_path(facts.path) else None
-            raise
-        if classified.is_mcp:
-            self._rpc = RpcShape()
+        classified = snapshot.router.classify(facts)
         message: object = None
+        self._is_told_by_header = classified.is_mcp and classified.operation is not None
         if classified.body_names_operation:
             message = await self._read_message(snapshot.mcp_body_limit_bytes, is_mcp=True)
             classified = Classified(snapshot.router.classify_mcp_body(message), is_mcp=True)
@@ -406,18 +411,19 @@ class Passage:
         if plan is not None:
             deadlines: Deadlines = plan.operation.deadlines
             limit: int | None = plan.operation.body_limit_bytes
-            may_retry = plan.operation.op_class is OperationClass.READ
+            is_read = plan.operation.op_class is OperationClass.READ
         else:
             deadlines = snapshot.definition.default.deadlines
             limit = snapshot.definition.default.body_limit_bytes
-            may_retry = snapshot.definition.default.op_class is OperationClass.READ
+            is_read = snapshot.definition.default.op_class is OperationClass.READ
+        body = self._body_to_send(limit)
         request = UpstreamRequest(
             method=self._scope["method"].encode("latin-1"),
             target=self._target,
             headers=headers,
-            body=self._body_to_send(limit),
+            body=body,
             deadlines=deadlines,
-            may_retry=may_retry,
+            may_retry=is_read and (not self._is_told_by_header or self._is_confirmed_by(body, snapshot)),
         )
         response = await self._lane.sides[side].exchange(request, key)
         try:
@@ -427,6 +433,18 @@ class Passage:
         if response.status >= _SERVER_ERROR:
             return Outcome.FAILURE
         return Outcome.CLIENT_ERROR if response.status >= _CLIENT_ERROR else Outcome.OK
+
+    def _is_confirmed_by(self, body: bytes | StreamedBody | None, snapshot: Snapshot) -> bool:
+        """Whether the body calls the operation that the MCP headers named.
+
+        They may lie, and a write that passes for a read must not be sent twice.
+        """
+        if not isinstance(body, bytes) or self._plan is None:
+            return False
+        try:
+            return snapshot.router.classify_mcp_body(parse_body(body)) == self._plan.operation.name
+        except (Refusal, UnreadableBodyError):
+            return False
 
     async def _relay(self, response: UpstreamResponse) -> None:
         headers = to_client(response.headers, self._gateway_fields(), date=self._lane.clock.date())
@@ -474,7 +492,7 @@ class Passage:
         if self._started:
             self._abort()
             return
-        rpc = self._rpc
+        rpc = self._rpc or self._shape_by_path()
         if rpc is not None and refusal is not None and refusal.rpc_code is not None:
             rpc = RpcShape(rpc.request_id, refusal.rpc_code)
         allow = refusal.allow if refusal is not None else None
@@ -489,6 +507,12 @@ class Passage:
         ]
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+    def _shape_by_path(self) -> RpcShape | None:
+        snapshot = self._lane.source.current
+        if snapshot is None or not snapshot.router.is_mcp_path(self._target.partition(b"?")[0]):
+            return None
+        return RpcShape()
 
     def _abort(self) -> None:
         if self._exchange is not None:

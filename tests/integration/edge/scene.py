@@ -117,6 +117,16 @@ async def edge(
             await upstream.aclose()
 
 
+def outcomes(plane: Edge) -> dict[str, int]:
+    """How requests ended, over all operations and sides."""
+    total: dict[str, int] = {}
+    for sides in plane.counted()["operations"].values():
+        for cell in sides.values():
+            for outcome, count in cell["outcomes"].items():
+                total[outcome] = total.get(outcome, 0) + count
+    return total
+
+
 def answers_in(data: bytes) -> list[int]:
     """Status codes of the answers in a byte stream, each of known length or without a body."""
     statuses = []
@@ -135,4 +145,4 @@ def answers_in(data: bytes) -> list[int]:
     return statuses
 
 
-__all__ = ["Client", "Edge", "Source", "Wish", "answers_in", "edge"]
+__all__ = ["Client", "Edge", "Source", "Wish", "answers_in", "edge", "outcomes"]

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from gateway.core.model import Side
-from tests.integration.edge.scene import Edge
+from tests.integration.edge.scene import Edge, outcomes
 from tests.support.raw_upstream import Peer, Script, answer
 from tests.support.sides import StubSide, client, get, post
 from tests.support.waiting import until
@@ -19,15 +19,6 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encod
 def both(plane: Edge, script: Script) -> None:
     for side in plane.sides.values():
         side.script = script
-
-
-def outcomes(plane: Edge) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for sides in plane.counted()["operations"].values():
-        for cell in sides.values():
-            for outcome, count in cell["outcomes"].items():
-                total[outcome] = total.get(outcome, 0) + count
-    return total
 
 
 async def test_events_arrive_one_by_one(plane: Edge) -> None:
