@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 
 from backends.common.authority import InternalToken
 from backends.common.contract import Arguments, Operation
@@ -111,6 +112,17 @@ class Dispatcher:
         checked = check_arguments(operation.arguments, arguments)
         said_at = headers.get("crossfade-request-time") if is_internal else None
         return await self.service.perform(operation, workspace, checked, Call(_time_of(said_at)))
+
+
+def folded(headers: Headers) -> dict[str, str]:
+    """The fields of a request by lower-case name; a repeated one is a list, as RFC 9110 section 5.3 has it.
+
+    Whoever takes the first and whoever takes the last would not mean the same workspace; a list names none.
+    """
+    fields: dict[str, str] = {}
+    for name, value in headers.items():
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
 
 
 def _time_of(text: str | None) -> datetime | None:

@@ -6,11 +6,15 @@ Pure. Each rule was shown to be needed by a planted file or an odd argument that
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
+
+_RFC_3339: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+"""The letters in upper case, as RFC 3339 section 5.6 advises."""
 
 DEFAULT_NAME: Final = "Crossfade Agent"
 DEFAULT_EMAIL: Final = "agent@crossfade.invalid"
@@ -20,6 +24,9 @@ _OPTIONS: Final = {
     "core.fsmonitor": "false",
     "core.autocrlf": "false",
     "core.fileMode": "true",
+    # A name that is .git to another file system is no file here either.
+    "core.protectHFS": "true",
+    "core.protectNTFS": "true",
     "core.pager": "cat",
     "core.editor": "false",
     "protocol.ext.allow": "never",
@@ -199,21 +206,35 @@ def git(subcommand: str, *arguments: str, global_config: str, how: How = How()) 
 
 
 def read_request_time(text: str) -> datetime | None:
-    """`Crossfade-Request-Time`, to the second; None when it is no RFC 3339 time."""
-    try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
+    """`Crossfade-Request-Time`, to the second; None when it is no RFC 3339 time, or one that git cannot write."""
+    if not _RFC_3339.fullmatch(text):
         return None
-    return at.astimezone(UTC).replace(microsecond=0) if at.tzinfo is not None else None
+    try:
+        at = datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0)
+    except (ValueError, OverflowError):
+        return None
+    return at if at.timestamp() >= 0 else None
+
+
+def without_token(text: bytes, token: str | None) -> bytes:
+    """What was said, without a credential in any form that we sent."""
+    if token is None:
+        return text
+    for form in (_credential(token), token):
+        text = text.replace(form.encode(), b"(token)")
+    return text
 
 
 def _with_token(url: str, token: str) -> dict[str, str]:
-    credential = base64.b64encode(f"x-access-token:{token}".encode()).decode()
     return {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader",
-        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {credential}",
+        "GIT_CONFIG_VALUE_0": f"Authorization: Basic {_credential(token)}",
     }
+
+
+def _credential(token: str) -> str:
+    return base64.b64encode(f"x-access-token:{token}".encode()).decode()
 
 
 def _with_identity(identity: Identity) -> dict[str, str]:

@@ -16,7 +16,7 @@ from backends.common import contract
 from backends.common.contract import Arguments
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
-from backends.common.git_command import How, Identity, Remote, RemoteProgram, Talk, git
+from backends.common.git_command import How, Identity, Remote, RemoteProgram, Talk, git, without_token
 from backends.common.git_status import parse_head, parse_status
 from backends.common.remotes import RemoteRules, judge_remote
 from backends.common.sandbox import Finished, Sandbox
@@ -28,8 +28,10 @@ FILE_LIMIT_BYTES: Final = 1 << 20
 _LOG_FORMAT: Final = "%H%x00%an%x00%ae%x00%aI%x00%s"
 _FIELDS: Final = ("sha", "author_name", "author_email", "date", "subject")
 _MESSAGE_LIMIT: Final = 500
+_FATAL: Final = 128
+"""Exit code of a git that dies of what it was asked."""
 _CREDENTIALS: Final = re.compile(r"(https?://)[^/@\s]+@")
-_PATHS: Final = re.compile(r"(?<![\w.:/-])/[^\s'\":]+")
+_PATHS: Final = re.compile(r"file://[^\s'\"]*|(?<=')/[^']*(?=')|(?<![\w.:/-])/[^\s'\":]+")
 
 _PLAIN: Final = How()
 _READ: Final = How(is_read=True)
@@ -66,7 +68,9 @@ class _At:
         command = git(subcommand, *arguments, global_config=self.sandbox.global_config, how=how)
         if not how.is_outside:
             await self.sandbox.prepare()
-        return await self.sandbox.run(command, keep_bytes=keep_bytes)
+        done = await self.sandbox.run(command, keep_bytes=keep_bytes)
+        # A remote may send back what it was sent.
+        return replace(done, stderr=without_token(done.stderr, how.talk.token if how.talk else None))
 
     async def head(self) -> Result:
         """`{branch, head}` as they stand now."""
@@ -173,13 +177,20 @@ def _current(head: Result) -> str:
 
 async def _add(at: _At, arguments: contract.Add) -> Result:
     paths = ["/".join(split_path(path)) or "." for path in arguments.files]
-    done = await at.git("add", "--", *paths)
+    # By standard input: so many paths are longer than a command line may be.
+    listed = How(stdin="".join(f"{path}\0" for path in paths).encode())
+    done = await at.git("add", "--pathspec-from-file=-", "--pathspec-file-nul", how=listed)
     if done.code:
-        if "did not match any files" in done.stderr.decode(errors="replace"):
+        said = done.stderr.decode(errors="replace")
+        if "did not match any files" in said:
             raise ServiceError(Code.NOT_FOUND, "one of the files does not exist")
+        if "beyond a symbolic link" in said:
+            raise ServiceError(Code.PATH_REFUSED, "a path is refused: one of its parts is a symbolic link")
         _check(done)
     shown = await at.git("diff", "--cached", "--name-only", "--no-renames", "-z", how=_READ)
     _check(shown)
+    if shown.truncated:
+        raise ServiceError(Code.TOO_LARGE, "the files are staged, and too many are to list them")
     return {"staged": sorted(_texts(shown.stdout))}
 
 
@@ -198,6 +209,8 @@ async def _commit(at: _At, arguments: contract.Commit) -> Result:
             raise ServiceError(Code.NOTHING_TO_COMMIT, "nothing is staged")
         if "empty commit message" in said:
             raise ServiceError(Code.INVALID_ARGUMENT, "the message is empty without its comments")
+        if "disallowed characters" in said:
+            raise ServiceError(Code.INVALID_ARGUMENT, "author_name: holds nothing but punctuation")
         if "unmerged files" in said:
             raise ServiceError(Code.CONFLICT, "some files are unmerged")
         _check(done)
@@ -227,6 +240,10 @@ def _check_switch(done: Finished, target: str) -> None:
     if not done.code:
         return
     said = done.stderr.decode(errors="replace")
+    if "not a valid branch name" in said:
+        raise ServiceError(Code.INVALID_ARGUMENT, "git keeps that name for itself")
+    if "cannot lock ref" in said and "exists" in said:
+        raise ServiceError(Code.CONFLICT, "a branch is in the way: one name is the beginning of the other")
     if "already exists" in said:
         raise ServiceError(Code.CONFLICT, "a branch of that name exists")
     if "would be overwritten" in said:
@@ -252,6 +269,8 @@ async def _branch(at: _At, _: Arguments) -> Result:
         "for-each-ref", "--format=%(HEAD)%00%(refname:lstrip=2)%00%(objectname)", "refs/heads", how=_READ
     )
     _check(shown)
+    if shown.truncated:
+        raise ServiceError(Code.TOO_LARGE, "there are too many branches to list them")
     rows = [line.split("\0") for line in shown.stdout.decode(errors="replace").splitlines()]
     current = next((name for mark, name, _ in rows if mark == "*"), None)
     return {
@@ -292,9 +311,11 @@ async def _show(at: _At, arguments: contract.Show) -> Result:
         f"{arguments.revision}^{{commit}}", "--",
         how=_READ, keep_bytes=OUTPUT_LIMIT_BYTES,
     )  # fmt: skip
-    if shown.code:
+    if shown.code == _FATAL:
         raise ServiceError(Code.NOT_FOUND, f"there is no commit {arguments.revision}")
-    *row, diff = _text(shown).split("\0", len(_FIELDS))
+    _check(shown)
+    # The subject alone may be longer than what is kept.
+    *row, diff = [*_text(shown).split("\0", len(_FIELDS)), *[""] * len(_FIELDS)][: len(_FIELDS) + 1]
     return {**dict(zip(_FIELDS, row, strict=True)), "diff": diff.lstrip("\n"), "truncated": shown.truncated}
 
 
@@ -371,10 +392,14 @@ def _check_remote(done: Finished) -> None:
     if not done.code:
         return
     said = done.stderr.decode(errors="replace")
-    if re.search(r"Authentication failed|could not read Username|403|401|terminal prompts disabled", said):
+    if re.search(
+        r"Authentication failed|could not read Username|returned error: 40[13]|terminal prompts disabled", said
+    ):
         raise ServiceError(Code.REMOTE_AUTH_FAILED, "the remote does not accept the credentials, or asks for some")
     if re.search(r"[Rr]emote branch .* not found|couldn't find remote ref", said):
         raise ServiceError(Code.NOT_FOUND, "the remote has no such branch")
+    if re.search(r"repository '[^']*' not found", said):
+        raise ServiceError(Code.NOT_FOUND, "the remote has no such repository")
     _check(done)
 
 

@@ -287,6 +287,9 @@ class LocalSandbox:
         finally:
             os.close(repository)
         try:
+            # It would lead git to another configuration, which may lie among the files of the repository.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink("commondir", dir_fd=directory)
             if _read_plain(directory, "config", len(expected) + 1) != expected:
                 self._rewrite_config(directory, expected)
         finally:

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from backends.common.contract import OPERATIONS, TOOLS, Operation
-from backends.common.dispatch import Dispatcher
+from backends.common.dispatch import Dispatcher, folded
 from backends.common.errors import Code, ServiceError
 from backends.common.rest_surface import BODY_LIMIT_BYTES
 
@@ -45,7 +45,7 @@ def mcp_app(dispatcher: Dispatcher, allowed_hosts: list[str]) -> Starlette:
         return ListToolsResult(tools=[_tool(operation) for operation in OPERATIONS.values()])
 
     async def call_tool(context: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> CallToolResult:
-        headers = dict(context.request.headers) if context.request is not None else {}
+        headers = folded(context.request.headers) if context.request is not None else {}
         operation = TOOLS.get(params.name)
         if operation is None:
             unknown = ServiceError(Code.NOT_FOUND, f"there is no tool {params.name[:100]}")

@@ -14,11 +14,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from backends.common.contract import OPERATIONS, Operation
-from backends.common.dispatch import Dispatcher
+from backends.common.dispatch import Dispatcher, folded
 from backends.common.errors import Code, ServiceError
 
 BODY_LIMIT_BYTES: Final = 8 << 20
-_DEPTH_LIMIT: Final = 100
 
 
 class Problem(JSONResponse):
@@ -76,7 +75,7 @@ def _operation(dispatcher: Dispatcher, operation: Operation) -> Callable[[Reques
     async def endpoint(request: Request) -> Response:
         try:
             arguments = await _arguments(request)
-            working = asyncio.create_task(dispatcher.call(operation, dict(request.headers), arguments))
+            working = asyncio.create_task(dispatcher.call(operation, folded(request.headers), arguments))
             return JSONResponse(await _unless_gone(request, working))
         except ServiceError as exc:
             return Problem(exc.meaning.status, exc.content())
@@ -111,8 +110,6 @@ async def _arguments(request: Request) -> dict[str, Any]:
             raise ServiceError(Code.TOO_LARGE, f"the body is larger than {BODY_LIMIT_BYTES} bytes")
     if not body:
         return {}
-    if body.count(b"{") + body.count(b"[") > _DEPTH_LIMIT and _depth(bytes(body)) > _DEPTH_LIMIT:
-        raise ServiceError(Code.INVALID_ARGUMENT, "the body is nested too deeply")
     try:
         content = json.loads(bytes(body), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as exc:
@@ -120,23 +117,6 @@ async def _arguments(request: Request) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ServiceError(Code.INVALID_ARGUMENT, "the body is no JSON object")
     return content
-
-
-def _depth(body: bytes) -> int:
-    deepest = depth = 0
-    in_text = escaped = False
-    for byte in body:
-        if in_text:
-            in_text = escaped or byte != 0x22
-            escaped = not escaped and byte == 0x5C
-        elif byte == 0x22:
-            in_text = True
-        elif byte in b"{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"}]":
-            depth -= 1
-    return deepest
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,17 +21,21 @@ from backends.common.sandbox import Entry
 LIST_LIMIT: Final = 10_000
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PART_LIMIT_BYTES: Final = 255
+_PATH_LIMIT_BYTES: Final = 4000
 
 
 def split_path(path: str) -> list[str]:
     """The parts of a path inside a work tree; none = its root.
 
     Raises:
-        ServiceError: `path_refused`: absolute, with `..`, NUL or a backslash, or something that is `.git` to some file
-            system.
+        ServiceError: `path_refused`: absolute, with `..`, NUL or a backslash, too long, or something that is `.git` to
+            some file system.
     """
     if path.startswith("/") or "\0" in path or "\\" in path:
         raise _refused("it must be relative to the repository, with / between its parts")
+    if len(os.fsencode(path)) > _PATH_LIMIT_BYTES:
+        # Git could not open what lies there.
+        raise _refused(f"it is longer than {_PATH_LIMIT_BYTES} bytes")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     for part in parts:
         if part == "..":
@@ -206,6 +210,8 @@ def _explained() -> Iterator[None]:
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:
+    # A name need not be text; git.status shows it the same way.
+    path = os.fsencode(path).decode(errors="replace")
     if stat.S_ISDIR(status.st_mode):
         return Entry(path, "dir", None)
     if stat.S_ISLNK(status.st_mode):

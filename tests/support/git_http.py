@@ -22,7 +22,7 @@ class GitHttp:
         token: Wanted as `x-access-token:<token>`; None = nothing is wanted.
         url: Where it listens.
         authorizations: The field `Authorization` of every request.
-        arrived: Somebody asks for `/hang/…`, which never answers.
+        arrived: Somebody asks for `/hang/…`, which never answers. `/moved/…` redirects, `/echo/…` repeats the token.
     """
 
     root: Path
@@ -40,6 +40,14 @@ class GitHttp:
         if path.startswith("/hang/"):
             self.arrived.set()
             self.released.wait()
+            return
+        if path.startswith("/echo/"):
+            content = f"you said {said}, which is {base64.b64decode((said or '').rpartition(' ')[2])!r}\n".encode()
+            handler.send_response(400)
+            handler.send_header("Content-Type", "text/plain")
+            handler.send_header("Content-Length", str(len(content)))
+            handler.end_headers()
+            handler.wfile.write(content)
             return
         if path.startswith("/moved/"):
             handler.send_response(302)

@@ -247,6 +247,25 @@ async def test_branches_and_remotes_that_do_not_exist_are_not_found(cloned: Agen
     assert await code(cloned, "git.push", remote="upstream") == "not_found"
 
 
+async def test_names_of_branches_that_cannot_be_are_told_apart(cloned: Agent) -> None:
+    assert await code(cloned, "git.create_branch", name="main/x") == "conflict"
+    assert await code(cloned, "git.create_branch", name="HEAD") == "invalid_argument"
+    assert await code(cloned, "git.create_branch", name="b", base="no-such") == "not_found"
+
+
+async def test_an_author_of_nothing_but_punctuation_is_refused(cloned: Agent) -> None:
+    await ok(cloned, "file.write", path="a", content="1")
+    await ok(cloned, "git.add", files=["a"])
+    assert await code(cloned, "git.commit", message="m", author_name="., ;") == "invalid_argument"
+
+
+async def test_as_many_long_paths_as_may_be_given_can_be_added(cloned: Agent) -> None:
+    """Together they are longer than a command line may be."""
+    path = "/".join(["d" * 240] * 15)
+    await ok(cloned, "file.write", path=f"{path}/f", content="x")
+    assert (await ok(cloned, "git.add", files=[f"{path}/f"] * 1000))["staged"] == [f"{path}/f"]
+
+
 async def test_another_branch_can_be_pushed(cloned: Agent, bare: Path) -> None:
     await ok(cloned, "git.create_branch", name="topic")
     await ok(cloned, "git.checkout", branch="main")

@@ -58,7 +58,7 @@ FILE_CALLS: list[tuple[str, dict[str, str]]] = [
     ("file.delete", {}),
     ("file.list", {}),
 ]
-OUTSIDE = ["/etc/passwd", "..", "../x", "src/../../x", "src\\..\\x", "a\0b", "x" * 256]
+OUTSIDE = ["d/" * 2000 + "f", "/etc/passwd", "..", "../x", "src/../../x", "src\\..\\x", "a\0b", "x" * 256]
 
 
 async def test_no_spelling_of_gits_directory_is_a_path(cloned: RestAgent) -> None:
@@ -112,6 +112,10 @@ async def test_nothing_that_is_planted_in_gits_directory_runs(cloned: RestAgent,
     """As if something had got past the file operations: hooks and configuration by every known way to a program."""
     tree = await tree_of(service, cloned)
     owner = (tree / ".git").stat()
+    # Another place for a configuration, by a file that leads there.
+    elsewhere = tree / "elsewhere"
+    elsewhere.mkdir()
+    os.chown(elsewhere, owner.st_uid, owner.st_gid)
     traces = tree.parent / "traces"
     traces.mkdir()
     traces.chmod(0o777)
@@ -165,8 +169,14 @@ async def test_nothing_that_is_planted_in_gits_directory_runs(cloned: RestAgent,
         ("git.pull", {}), ("git.branch", {}), ("git.reset", {"mode": "hard"}),
     ]  # fmt: skip
     for operation, arguments in calls:
-        config.write_text(planted)
-        os.chown(config, owner.st_uid, owner.st_gid)
+        for path, content in (
+            (config, planted),
+            (elsewhere / "config", planted),
+            (tree / ".git" / "config.worktree", planted),
+            (tree / ".git" / "commondir", "../elsewhere\n"),
+        ):
+            path.write_text(content)
+            os.chown(path, owner.st_uid, owner.st_gid)
         answer = await cloned.call(operation, **arguments)
         assert not answer.is_error, (operation, answer.content)
         assert not list(traces.iterdir()), operation
@@ -195,7 +205,7 @@ async def test_attributes_modules_and_inner_repositories_of_a_clone_do_nothing(r
 async def test_a_repository_with_a_file_below_dot_git_is_not_checked_out(rest: RestAgent, tmp_path: Path) -> None:
     bare = bare_repository(tmp_path)
     blob = git("rev-parse", "main:README.md", cwd=bare)
-    for name in (".git", ".GIT", "git~1"):
+    for name in (".git", ".GIT", "git~1", ".g\u200cit"):
         tree = _tree(bare, f"40000 {name}", _tree(bare, "100644 config", blob))
         commit = git("commit-tree", tree, "-m", "planted", cwd=bare)
         git("update-ref", "refs/heads/main", commit, cwd=bare)
@@ -335,6 +345,19 @@ async def test_a_workspace_is_named_by_headers_or_arguments_and_only_once(servic
         async with agent_on(surface, service.url, Workspace("a", "b")) as agent:
             assert (await agent.call("git.status", agent_id="a", task_id="b")).code == "unknown_workspace"
             assert (await agent.call("git.status", task_id="c")).code == "workspace_mismatch"
+
+
+@pytest.mark.parametrize("path", ["/v1/git/status", "/mcp"])
+async def test_a_workspace_that_is_named_twice_over_is_none(
+    service: Service, cloned: RestAgent, workspace: Workspace, path: str
+) -> None:
+    """Whoever takes the first name and whoever takes the last would not mean the same one."""
+    call = {"name": "git_status", "arguments": {}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call} if path == "/mcp" else {}
+    fields = [*workspace.headers.items(), ("X-Agent-Id", "another"), ("Accept", "application/json, text/event-stream")]
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        response = await client.post(path, json=body, headers=fields)
+    assert "invalid_argument" in response.text
 
 
 async def test_workspaces_do_not_meet(service: Service, cloned: RestAgent, workspace: Workspace) -> None:

@@ -325,6 +325,32 @@ async def hanging_clone_with_token(agent: Agent, remote: GitHttp) -> AsyncIterat
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_a_remote_that_sends_the_token_back_does_not_get_it_into_an_error(
+    name: str, tmp_path: Path, home: Path, remote: GitHttp
+) -> None:
+    async with (
+        started_service(name, tmp_path / "data", home, Start(ALLOWED)) as service,
+        agent_on("rest", service.url) as agent,
+    ):
+        answer = await agent.call("git.clone", url=f"{remote.url}/echo/project.git", token=SECRET)
+        assert "you said" in answer.content["message"]
+        sent = [said.split()[1] for said in remote.authorizations if said]
+        assert sent
+        for secret in (SECRET, *sent):
+            assert secret not in answer.content["message"]
+            assert secret not in service.log.read_text()
+
+
+async def test_a_remote_is_known_by_its_answer_and_not_by_numbers_in_its_name(
+    name: str, tmp_path: Path, home: Path, remote: GitHttp
+) -> None:
+    async with (
+        started_service(name, tmp_path / "data", home, Start(ALLOWED)) as service,
+        agent_on("rest", service.url) as agent,
+    ):
+        assert (await agent.call("git.clone", url=f"{remote.url}/401-403.git")).code == "not_found"
+
+
 async def test_a_redirect_is_not_followed(name: str, tmp_path: Path, home: Path, remote: GitHttp) -> None:
     async with (
         started_service(name, tmp_path / "data", home, Start(ALLOWED)) as service,

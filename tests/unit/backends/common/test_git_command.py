@@ -16,6 +16,7 @@ from backends.common.git_command import (
     Talk,
     git,
     read_request_time,
+    without_token,
 )
 
 HTTP = Remote("https://git.example/a.git", pinned="git.example:443:93.184.216.34")
@@ -50,6 +51,8 @@ def test_every_call_keeps_the_hard_rules(how: How) -> None:
         "commit.gpgsign=false",
         "core.autocrlf=false",
         "core.fileMode=true",
+        "core.protectHFS=true",
+        "core.protectNTFS=true",
         "i18n.commitEncoding=utf-8",
         "commit.cleanup=strip",
         "submodule.recurse=false",
@@ -103,6 +106,13 @@ def test_a_token_never_goes_to_a_local_remote() -> None:
     assert not [name for name in command.env if name.startswith("GIT_CONFIG_VALUE")]
 
 
+def test_what_was_said_is_shown_without_the_token_in_any_form() -> None:
+    encoded = base64.b64encode(b"x-access-token:s3cret").decode()
+    said = f"remote: you sent Basic {encoded}, that is s3cret".encode()
+    assert without_token(said, "s3cret") == b"remote: you sent Basic (token), that is (token)"
+    assert without_token(said, None) == said
+
+
 def test_who_and_when_are_both_author_and_committer() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     env = build("commit", how=How(identity=Identity("Ann", "a@b.c", at))).env
@@ -121,6 +131,13 @@ def test_who_and_when_are_both_author_and_committer() -> None:
         ("2026-01-02T03:04:05.678Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
         ("2026-01-02T05:04:05+02:00", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
         ("2026-01-02T03:04:05", None),
+        ("20260102T030405Z", None),
+        ("2026-W01-1T00:00:00Z", None),
+        ("2026-13-02T03:04:05Z", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("1969-12-31T23:59:59Z", None),
+        ("9999-12-31T23:59:59-14:00", None),
+        ("\u0662026-01-02T03:04:05Z", None),
         ("yesterday", None),
         ("", None),
     ],
