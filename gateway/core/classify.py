@@ -23,7 +23,7 @@ HEADER_ROUTED_MCP_VERSIONS: Final = frozenset({b"2026-07-28"})
 BODY_DEPTH_LIMIT: Final = 100
 
 _REFUSED_METHODS: Final = frozenset({"TRACE", "CONNECT"})
-_COMMON_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+COMMON_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _BASE64_VALUE: Final = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
 
 _Found = tuple[str, tuple[tuple[int, str], ...]]
@@ -128,7 +128,7 @@ class Router:
         """
         if facts.method in _REFUSED_METHODS:
             raise Refusal(
-                ErrorCode.METHOD_NOT_ALLOWED, f"{facts.method} is not forwarded", close=True, allow=_COMMON_METHODS
+                ErrorCode.METHOD_NOT_ALLOWED, f"{facts.method} is not forwarded", close=True, allow=COMMON_METHODS
             )
         path = normalise(facts.path)
         if self._denied.may_hold(path):

@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from gateway.core import force
-from gateway.core.classify import Classified, Facts, UnreadableBodyError, arguments_of, parse_body, tool_of
+from gateway.core.classify import (
+    COMMON_METHODS,
+    Classified,
+    Facts,
+    UnreadableBodyError,
+    arguments_of,
+    parse_body,
+    tool_of,
+)
 from gateway.core.decide import Decision, Doubt, decide, decide_default, decide_unknown, may_force
 from gateway.core.headers import Hop, Incoming, client_address, is_trusted, receive, request_id, to_client, to_side
 from gateway.core.keys import KeyInputs, body_needed, read_key
@@ -557,5 +565,5 @@ def _count_down_max_forwards(headers: Headers) -> None:
         if name == b"max-forwards" and value.strip(b" \t").isdigit():
             left = int(digits) if len(digits) <= _MAX_FORWARDS_DIGITS else _MAX_FORWARDS
             if left == 0:
-                raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, "Max-Forwards ends here", allow="GET, HEAD, POST")
+                raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, "Max-Forwards ends here", allow=COMMON_METHODS)
             headers[at] = (name, b"%d" % (left - 1))

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.core.classify import COMMON_METHODS
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.refusal import Refusal
 
 _HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]*)(?::[0-9]*)?"
-)  # RFC 3986 §3.2.2 without the comma, at which some read a list; RFC 9110 §7.2: no userinfo
+    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+;=%-]+)(?::[0-9]*)?"
+)  # RFC 3986 §3.2.2 without the comma, at which some read a list; RFC 9110 §7.2: no userinfo, §4.2.1: a host
+# Leading zeros are legal and would otherwise be the one number of unbounded length (RFC 9110 §8.6).
+_LENGTH: Final = re.compile(rb"[ \t]*[0-9]{1,20}[ \t]*")
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _FIELD_VALUE_BAD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -68,6 +71,8 @@ def origin_form(head: RequestHead) -> bytes:
         if head.method != "OPTIONS":
             raise _bad("only OPTIONS takes the target *")
         return target
+    if head.method == "CONNECT":
+        raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, "CONNECT is not forwarded", close=True, allow=COMMON_METHODS)
     try:
         parts = urlsplit(target)
     except ValueError:
@@ -79,6 +84,8 @@ def origin_form(head: RequestHead) -> bytes:
     rest = target[len(parts.scheme) + 3 + len(parts.netloc) :]
     head.headers[:] = [item for item in head.headers if item[0] != b"host"]
     head.headers.insert(0, (b"host", parts.netloc))
+    if not rest and head.method == "OPTIONS":
+        return b"*"  # RFC 9112 §3.2.4: asked of the whole server
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
@@ -103,11 +110,12 @@ def check(head: RequestHead) -> Framing:
             encodings, encoding = encodings + 1, value
     if hosts > 1 or (hosts == 0 and head.version == "1.1"):
         raise _bad("a request carries exactly one Host field")
-    if hosts and not _HOST.fullmatch(host.strip(b" \t")):
+    # An empty one is what a client sends whose URI has no authority (RFC 9112 §3.2).
+    if (host := host.strip(b" \t")) and not _HOST.fullmatch(host):
         raise _bad("the Host field is not valid")
     if encodings:
         return _check_encoding(head, encodings, encoding, lengths)
-    if lengths > 1 or (lengths and not length.strip(b" \t").isdigit()):
+    if lengths > 1 or (lengths and not _LENGTH.fullmatch(length)):
         raise _bad("Content-Length is not one number")
     return Framing(int(length), declared=True) if lengths else Framing(0, declared=False)
 
