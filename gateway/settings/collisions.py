@@ -64,7 +64,7 @@ def check_groups(shape: MigrationShape, findings: Findings) -> None:
 def check_collisions(shape: MigrationShape, definition: Definition, findings: Findings) -> None:
     """Reports what collides in a compiled definition."""
     _check_sides(definition, findings)
-    _check_tools(definition, findings, has_endpoint=shape.mcp is not None or not findings.could_read(("mcp",)))
+    _check_tools(definition, findings, has_endpoint=shape.mcp is not None or findings.has_unread(("mcp",)))
     _check_routes(definition, findings)
     for group in definition.groups.values():
         _check_key(definition, group, findings)

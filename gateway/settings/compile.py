@@ -119,7 +119,7 @@ def _each(
         if value is None:
             continue
         if value in found:
-            findings.error((*path, index), f"{value} stands in this list already; remove one")
+            findings.error((*path, index), f"{text} stands in this list already; remove one")
         else:
             found.append(value)
     return tuple(found)

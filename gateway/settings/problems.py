@@ -36,7 +36,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        line = f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+        return _printable(line)  # names and keys of a file may hold what a terminal acts on, or a second line
 
 
 class SettingsError(CrossfadeError):
@@ -88,5 +89,8 @@ def did_you_mean(wrong: str, known: Sequence[str]) -> str:
 
 
 def _bounded(text: str) -> str:
-    printable = "".join(c if c.isprintable() else "�" for c in text[: SHOWN_CHARACTERS + 1])
-    return printable if len(text) <= SHOWN_CHARACTERS else printable[:SHOWN_CHARACTERS] + "…"
+    return _printable(text) if len(text) <= SHOWN_CHARACTERS else _printable(text[:SHOWN_CHARACTERS]) + "…"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -32,8 +32,6 @@ def parse_path(text: str) -> str:
     Raises:
         ValueError: It is not in its normal form, or holds what a path cannot.
     """
-    if not text.startswith("/"):
-        raise ValueError(f'must start with /; write "/{text}"')
     for mark, name in (("?", "query"), ("#", "fragment")):
         if mark in text:
             raise ValueError(f'holds a {name}, which is not matched; write "{text.partition(mark)[0]}"')
@@ -41,6 +39,8 @@ def parse_path(text: str) -> str:
         raise ValueError("holds a % escape, and requests are matched decoded; write the character itself")
     if "\\" in text or " " in text or not text.isprintable():
         raise ValueError("holds a backslash, a space or a control character, which no matched path has; remove it")
+    if not text.startswith("/"):
+        raise ValueError(f'must start with /; write "{normalise(f"/{text}".encode()).text}"')
     normal = normalise(text.encode())
     if normal.text != text or normal.changed:
         raise ValueError(f'is not in its normal form; write "{normal.text}"')

@@ -169,7 +169,7 @@ def _message(model: type[BaseModel], error: ErrorDetails) -> str:
         case "value_error":
             return str(context["error"])
         case _:
-            message = error["msg"]
+            message = error["msg"].replace("Input should", "must", 1)
             return f"{message[:1].lower()}{message[1:]}, not {shown}"
 
 
@@ -185,7 +185,8 @@ def _unquoted(given: object) -> str:
 
 def _nearest(given: object, known: Sequence[str]) -> str:
     if isinstance(given, bool):
-        return '; write "on" or "off" in quotes' if {"on", "off"} <= set(known) else ""
+        # Tools that read YAML 1.1 turn `off` into this.
+        return "; write off" if given is False and "off" in known else ""
     hint = did_you_mean(given, known) if isinstance(given, str) else ""
     return f"; {hint}" if hint.startswith("did") else ""
 
