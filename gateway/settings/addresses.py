@@ -39,7 +39,8 @@ def parse_instance(text: str) -> Instance:
         port = url.port
     except ValueError:
         raise ValueError(f"is no address; write {_FORMS}") from None
-    if url.scheme not in ("http", "https") or not url.hostname:
+    # Brackets are for IPv6; urlsplit also lets through the IPvFuture that nobody has.
+    if url.scheme not in ("http", "https") or not url.hostname or ("[" in url.netloc and ":" not in url.hostname):
         raise ValueError(f"is no address; write {_FORMS}")
     _refuse_extras(url)
     host = _host(url.hostname)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from hashlib import sha256
 
 from gateway.core.model import Definition
 
 
 def digest_of(definition: Definition) -> str:
-    """SHA-256, hex, over the canonical JSON of everything but the digest itself. Comments and order do not count."""
-    content = _plain(definition)
+    """SHA-256, hex, over the canonical JSON of everything but the digest itself.
+
+    Comments and the order of entries do not count; the order inside a list that the file writes does.
+    """
+    # The members of a group are in the order of the file.
+    groups = {
+        name: replace(group, operations=tuple(sorted(group.operations))) for name, group in definition.groups.items()
+    }
+    content = _plain(replace(definition, groups=groups))
     assert isinstance(content, dict)
     del content["digest"]
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
