@@ -188,8 +188,11 @@ class Passage:
             outcome = Outcome.REFUSED
             await self._answer(refusal.code, refusal.message, refusal)
         except UpstreamError as error:
-            # The client's own slowness or haste is no failure of the side.
-            outcome = Outcome.FAILURE if STATUS[error.code] >= _SERVER_ERROR else Outcome.REFUSED
+            if STATUS[error.code] >= _SERVER_ERROR:
+                outcome = Outcome.FAILURE
+            elif not self._started:
+                outcome = Outcome.REFUSED
+            # Else a client that does not take its answer: the same as one that left.
             await self._answer_fault(error)
         except ClientGoneError:
             pass
@@ -486,6 +489,9 @@ class Passage:
     async def _answer_fault(self, error: UpstreamError) -> None:
         if self._started:
             self._abort()
+            return
+        if STATUS[error.code] < _SERVER_ERROR:
+            await self._answer(error.code, "the request did not arrive whole and in time", None)
             return
         message = f"the {self._side} side gave no usable answer ({error.code}, phase {error.phase})"
         # Whoever sent a write that may have arrived cannot know whether it took effect.

@@ -286,6 +286,13 @@ class Connection(asyncio.Protocol):
         else:
             self._timer.set(min(self._phase_at, self._total_at))
 
+    @property
+    def _waits_for_client(self) -> bool:
+        """Whether it is not the side that holds the exchange up: clients must not be able to discredit it."""
+        if self._head_delivered:
+            return self._read_paused
+        return self._is_uploading and not self._write_paused
+
     def _check_upload(self, now: float) -> None:
         assert self._transport is not None
         pending = self._transport.get_write_buffer_size()
@@ -299,7 +306,10 @@ class Connection(asyncio.Protocol):
         self._timer.set(min(next_look, self._phase_at, self._total_at))
 
     def _time_out(self, phase: Phase, detail: str) -> None:
-        error = UpstreamError(ErrorCode.UPSTREAM_TIMEOUT, upstream=self._name, phase=phase, detail=detail, sent=True)
+        code = ErrorCode.UPSTREAM_TIMEOUT
+        if phase is Phase.TOTAL and self._waits_for_client:
+            code, detail = ErrorCode.REQUEST_TIMEOUT, f"{detail}; it was the client that was waited for"
+        error = UpstreamError(code, upstream=self._name, phase=phase, detail=detail, sent=True)
         self._fail(error, DropReason.TIMEOUT)
 
     # -- the ends of an exchange ------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ class SideUpstream:
 
         Raises:
             UpstreamError: No usable answer came. `bad_request`, besides the codes listed there: the request cannot be
-                put on the wire, or its body did not have the declared length.
+                put on the wire, or its body did not have the declared length. `request_timeout`: the time for the whole
+                exchange passed while the client was waited for.
         """
         head = write_request_head(request)
         now = self._loop.time()
