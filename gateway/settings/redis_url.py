@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 _FORMS: Final = "redis://host:6379/0, rediss://host:6380/0 or unix:///path/redis.sock, or nothing for the embedded one"
+_NO_URL: Final = f"is no Redis URL (a password is written percent-encoded); write {_FORMS}"
 _PARAMETERS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 
@@ -34,9 +35,9 @@ class RedisUrl:
             parameters = parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query))
         except ValueError:
             # The cause repeats the URL, password included.
-            raise ValueError(f"is no Redis URL; write {_FORMS}") from None
+            raise ValueError(_NO_URL) from None
         if url.scheme not in ("redis", "rediss", "unix") or url.fragment or not text.isprintable():
-            raise ValueError(f"is no Redis URL (a password is written percent-encoded); write {_FORMS}")
+            raise ValueError(_NO_URL)
         _check_parameters([name for name, _ in parameters])
         databases = [value for name, value in parameters if name == "db"]
         if url.scheme == "unix":
