@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from backends.common.contract import Arguments, Operation
 from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
 from backends.common.git_operations import Call, perform
 from backends.common.locks import LocalLocks
 from backends.common.remotes import RemoteRules
@@ -52,7 +53,12 @@ class SimpleGitService:
         self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
     ) -> dict[str, Any]:
         sandbox = await self._sandbox(operation, workspace)
-        return await perform(operation.name, sandbox, arguments, call, self._rules)
+        try:
+            return await perform(operation.name, sandbox, arguments, call, self._rules)
+        finally:
+            if not sandbox.has_repository:
+                # A first clone that failed. Callers may try any number of them, each in a workspace of its own.
+                await to_the_end(self._provider.destroy(sandbox.name))
 
     async def _sandbox(self, operation: Operation, workspace: WorkspaceId) -> Sandbox:
         # The name of a sandbox follows from its workspace, so a restart finds it again without any table.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import deque
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import structlog
 
 from backends.approach2.table import SandboxState, SandboxTable
 from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
 from backends.common.sandbox import Sandbox, SandboxProvider
 from backends.common.workspace import WorkspaceId
 
@@ -62,6 +64,7 @@ class SandboxPoolManager:
         self._wanted = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
         self._is_full = asyncio.Event()
+        self._making = asyncio.Lock()
 
     @property
     def warm(self) -> int:
@@ -69,12 +72,15 @@ class SandboxPoolManager:
         return len(self._warm)
 
     async def start(self) -> None:
-        """Takes over what an earlier run left warm, removes what no row names, and begins to refill."""
+        """Takes over what an earlier run left warm, removes what no row names, and begins to refill.
+
+        Raises:
+            ServiceError: `sandbox_unavailable`.
+        """
         known = set(await self._table.names())
         for name in await self._provider.names():
             if name not in known:
-                # Made, and then the service ended before it was noted.
-                await self._provider.destroy(name)
+                await self._remove_unknown(name)
         for name in await self._table.named(SandboxState.WARM):
             if await self._healthy(name) is not None:
                 self._warm.append(name)
@@ -94,18 +100,17 @@ class SandboxPoolManager:
             ServiceError: `sandbox_unavailable`.
         """
         for _ in range(_ATTEMPTS):
-            name = self._warm.popleft() if self._warm else await self._create()
+            name = await self._take()
             self._is_full.clear()
             self._wanted.set()
-            sandbox = await self._healthy(name)
-            if sandbox is None:
-                _log.warning("sandbox_dropped", sandbox=name)
-                await self._drop(name)
-                continue
-            if await self._table.assign(name, workspace):
+            try:
+                sandbox = await self._claim(name, workspace)
+            except BaseException:
+                # Whether it was given away, only the table knows.
+                await to_the_end(self._put_back(name))
+                raise
+            if sandbox is not None:
                 return sandbox
-            # Somebody gave the workspace a sandbox meanwhile; this one stays warm.
-            self._warm.append(name)
             taken = await self._table.find(workspace)
             found = await self._provider.find(taken) if taken else None
             if found is not None:
@@ -113,8 +118,8 @@ class SandboxPoolManager:
         raise ServiceError(Code.SANDBOX_UNAVAILABLE, "no sandbox could be had")
 
     async def release(self, name: str) -> None:
-        """A sandbox is broken or not needed any more."""
-        await self._drop(name)
+        """A sandbox is broken or not needed any more; it is gone when this returns or raises."""
+        await to_the_end(self._drop(name))
 
     async def aclose(self) -> None:
         """Stops refilling. Warm sandboxes stay for the next run."""
@@ -128,19 +133,60 @@ class SandboxPoolManager:
             self._wanted.clear()
             try:
                 while len(self._warm) < self._size.warm:
-                    self._warm.append(await self._create())
+                    async with self._making:
+                        self._warm.append(await self._create())
                 self._is_full.set()
             except ServiceError as exc:
                 _log.error("pool_not_refilled", why=exc.message)
                 await asyncio.sleep(_REFILL_PAUSE_S)
                 self._wanted.set()
 
+    async def _take(self) -> str:
+        if self._warm:
+            return self._warm.popleft()
+        async with self._making:
+            # One may have become warm while another was made.
+            return self._warm.popleft() if self._warm else await self._create()
+
+    async def _claim(self, name: str, workspace: WorkspaceId) -> Sandbox | None:
+        """The sandbox, if it is well and the workspace has none yet."""
+        sandbox = await self._healthy(name)
+        if sandbox is None:
+            _log.warning("sandbox_dropped", sandbox=name)
+            await self._drop(name)
+        elif await self._table.assign(name, workspace):
+            return sandbox
+        else:
+            await self._put_back(name)
+        return None
+
+    async def _put_back(self, name: str) -> None:
+        # Where the table does not say, the next run takes over what is warm.
+        with contextlib.suppress(ServiceError):
+            if name in await self._table.named(SandboxState.WARM):
+                self._warm.append(name)
+
+    async def _remove_unknown(self, name: str) -> None:
+        found = await self._provider.find(name)
+        if found is not None and found.has_repository:
+            # Of another table: whoever works in it still wants it.
+            _log.warning("unknown_sandbox_kept", sandbox=name)
+        else:
+            # Made, and then the service ended before it was noted.
+            await self._provider.destroy(name)
+
     async def _create(self) -> str:
         if len(await self._provider.names()) >= self._size.total:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, "there are as many sandboxes as there may be")
         name = secrets.token_hex(16)
-        await self._provider.create(name)
-        await self._table.add_warm(name)
+        try:
+            await self._provider.create(name)
+            await self._table.add_warm(name)
+        except BaseException:
+            # Nobody would ever use it, and each attempt would leave one.
+            with contextlib.suppress(ServiceError):
+                await to_the_end(self._drop(name))
+            raise
         return name
 
     async def _healthy(self, name: str) -> Sandbox | None:

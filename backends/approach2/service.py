@@ -10,6 +10,7 @@ from backends.approach2.pool import SandboxPoolManager
 from backends.approach2.table import SandboxTable
 from backends.common.contract import Arguments, Operation
 from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
 from backends.common.git_operations import Call, perform
 from backends.common.locks import WorkspaceLocks
 from backends.common.remotes import RemoteRules
@@ -64,7 +65,13 @@ class GitSandboxService:
 
     async def why_not_ready(self) -> str | None:
         """What keeps it from serving, or None."""
-        return self._why_not
+        if self._why_not is not None:
+            return self._why_not
+        try:
+            await self._table.check()
+        except ServiceError as exc:
+            return exc.message
+        return None
 
     async def perform(
         self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
@@ -79,7 +86,12 @@ class GitSandboxService:
         self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
     ) -> dict[str, Any]:
         sandbox = await self._sandbox(operation, workspace)
-        return await perform(operation.name, sandbox, arguments, call, self._rules)
+        try:
+            return await perform(operation.name, sandbox, arguments, call, self._rules)
+        finally:
+            if not sandbox.has_repository:
+                # A first clone that failed. Callers may try any number of them, each in a workspace of its own.
+                await to_the_end(self._pool.release(sandbox.name))
 
     async def _sandbox(self, operation: Operation, workspace: WorkspaceId) -> Sandbox:
         name = await self._table.find(workspace)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final, TypeVar
 
-from sqlalchemy import String, UniqueConstraint, delete, select, update
+from sqlalchemy import String, UniqueConstraint, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
 from backends.common.workspace import WorkspaceId
+
+_ANSWER_S: Final = 10.0
+"""Longer than SQLite waits for another writer."""
+
+T = TypeVar("T")
 
 
 class SandboxState(StrEnum):
@@ -48,8 +57,15 @@ class SandboxTable:
 
         Args:
             url: Of SQLAlchemy: `sqlite+aiosqlite:///path`.
+
+        Raises:
+            ValueError: It is no such URL, or its database has no driver here. The URL is not shown: it may hold a
+                password.
         """
-        self._engine: AsyncEngine = create_async_engine(url)
+        try:
+            self._engine: AsyncEngine = create_async_engine(url)
+        except (SQLAlchemyError, ImportError) as exc:
+            raise ValueError(f"CROSSFADE_DATABASE_URL cannot be used ({type(exc).__name__})") from None
         self._session = async_sessionmaker(self._engine, expire_on_commit=False)
 
     async def start(self) -> None:
@@ -65,41 +81,30 @@ class SandboxTable:
         """Disconnects."""
         await self._engine.dispose()
 
+    async def check(self) -> None:
+        """Asks the database something, to see that it answers."""
+        await self._ask(lambda session: session.execute(select(GitSandbox.name).limit(1)))
+
     async def find(self, workspace: WorkspaceId) -> str | None:
         """Name of the sandbox that serves a workspace, or None."""
         query = select(GitSandbox.name).where(
             GitSandbox.agent_id == workspace.agent_id, GitSandbox.task_id == workspace.task_id
         )
-        try:
-            async with self._session() as session:
-                return (await session.execute(query)).scalar_one_or_none()
-        except SQLAlchemyError as exc:
-            raise _unavailable(exc) from exc
+        return await self._ask(lambda session: session.scalar(query))
 
     async def named(self, state: SandboxState) -> list[str]:
         """Names of the sandboxes in a state, oldest first."""
         query = select(GitSandbox.name).where(GitSandbox.state == state.value).order_by(GitSandbox.created_at)
-        try:
-            async with self._session() as session:
-                return list((await session.execute(query)).scalars())
-        except SQLAlchemyError as exc:
-            raise _unavailable(exc) from exc
+        return list(await self._ask(lambda session: session.scalars(query)))
 
     async def names(self) -> list[str]:
         """Names of all sandboxes."""
-        try:
-            async with self._session() as session:
-                return list((await session.execute(select(GitSandbox.name))).scalars())
-        except SQLAlchemyError as exc:
-            raise _unavailable(exc) from exc
+        return list(await self._ask(lambda session: session.scalars(select(GitSandbox.name))))
 
     async def add_warm(self, name: str) -> None:
         """Notes a fresh sandbox."""
-        try:
-            async with self._session.begin() as session:
-                session.add(GitSandbox(name=name, state=SandboxState.WARM.value, created_at=_now()))
-        except SQLAlchemyError as exc:
-            raise _unavailable(exc) from exc
+        row = {"name": name, "state": SandboxState.WARM.value, "created_at": _now()}
+        await self._ask(lambda session: session.execute(insert(GitSandbox).values(row)))
 
     async def assign(self, name: str, workspace: WorkspaceId) -> bool:
         """Gives a warm sandbox to a workspace; False when it was given away, or the workspace has one."""
@@ -115,19 +120,25 @@ class SandboxTable:
             .returning(GitSandbox.name)
         )
         try:
-            async with self._session.begin() as session:
-                return (await session.execute(change)).scalar_one_or_none() is not None
+            return await self._ask(lambda session: session.scalar(change)) is not None
         except IntegrityError:
             return False
-        except SQLAlchemyError as exc:
-            raise _unavailable(exc) from exc
 
     async def remove(self, name: str) -> None:
         """Forgets a sandbox."""
+        await self._ask(lambda session: session.execute(delete(GitSandbox).where(GitSandbox.name == name)))
+
+    async def _ask(self, question: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        # To its end: a driver that is cancelled within a transaction leaves the database locked for a while.
+        return await to_the_end(self._transaction(question))
+
+    async def _transaction(self, question: Callable[[AsyncSession], Awaitable[T]]) -> T:
         try:
-            async with self._session.begin() as session:
-                await session.execute(delete(GitSandbox).where(GitSandbox.name == name))
-        except SQLAlchemyError as exc:
+            async with asyncio.timeout(_ANSWER_S), self._session.begin() as session:
+                return await question(session)
+        except IntegrityError:
+            raise
+        except (SQLAlchemyError, TimeoutError) as exc:
             raise _unavailable(exc) from exc
 
 
@@ -136,5 +147,5 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _unavailable(exc: SQLAlchemyError) -> ServiceError:
+def _unavailable(exc: Exception) -> ServiceError:
     return ServiceError(Code.SANDBOX_UNAVAILABLE, f"the table of sandboxes cannot be used ({type(exc).__name__})")

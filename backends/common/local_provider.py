@@ -108,8 +108,11 @@ class LocalProvider:
             ServiceError: `sandbox_unavailable`: it is there and cannot be read; it is not to be taken for gone.
         """
         known = self._sandboxes.get(name)
-        if known is not None or not _NAME.fullmatch(name):
+        if known is not None and known.is_there():
             return known
+        self._sandboxes.pop(name, None)
+        if not _NAME.fullmatch(name):
+            return None
         # One at a time: who opens it also tidies it up, which nobody may do once it is in use.
         async with self._opening:
             if name not in self._sandboxes:
@@ -123,7 +126,7 @@ class LocalProvider:
         sandbox = await self.find(name)
         self._sandboxes.pop(name, None)
         if _NAME.fullmatch(name):
-            await self._means.in_thread(lambda: remove_tree(self._root / name))
+            await self._means.in_thread(lambda: self._remove(name))
         if self._users is not None and sandbox is not None and sandbox.uid is not None:
             self._users.release(sandbox.uid, self._root / name)
 
@@ -148,7 +151,7 @@ class LocalProvider:
 
     def _build(self, name: str, uid: int | None) -> LocalSandbox:
         # Complete under another name first: a service that is killed in between leaves no half of a sandbox.
-        building = self._root / f".{name}-{secrets.token_hex(4)}"
+        building = self._unfinished(name)
         building.mkdir(mode=0o700)
         (building / "meta").mkdir(mode=0o700)
         (building / "meta" / "sandbox.json").write_text(json.dumps({"uid": uid}))
@@ -160,6 +163,16 @@ class LocalProvider:
         building.chmod(0o711 if self._is_root else 0o700)
         building.rename(self._root / name)
         return LocalSandbox(name, self._root / name, uid, self._means)
+
+    def _remove(self, name: str) -> None:
+        # Under another name first, as it was made: nobody finds half of it.
+        leaving = self._unfinished(name)
+        with contextlib.suppress(FileNotFoundError):
+            (self._root / name).rename(leaving)
+        remove_tree(leaving)
+
+    def _unfinished(self, name: str) -> Path:
+        return self._root / f".{name}-{secrets.token_hex(4)}"
 
     def _open(self, name: str) -> LocalSandbox | None:
         home = self._root / name
@@ -191,6 +204,10 @@ class LocalSandbox:
     _current: dict[str, str] | None = None
     _visitors: dict[str, int] = field(default_factory=dict)
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_COMMANDS_AT_ONCE))
+
+    def is_there(self) -> bool:
+        """Whether nobody removed it behind the service's back."""
+        return self._home.is_dir()
 
     async def is_healthy(self) -> bool:
         """See `Sandbox.is_healthy`."""
@@ -279,13 +296,13 @@ class LocalSandbox:
         clone = self._clone()
         expected = clone["config"].encode(errors="surrogateescape")
         # Only plain directories and files: a link planted here would make us read or write elsewhere.
-        repository = os.open(self._box / clone["tree"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            directory = os.open(".git", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=repository)
-        except OSError as exc:
-            raise ServiceError(Code.INTERNAL, "the repository is damaged; clone it again") from exc
-        finally:
-            os.close(repository)
+        with contextlib.ExitStack() as opened:
+            try:
+                repository = os.open(self._box / clone["tree"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                opened.callback(os.close, repository)
+                directory = os.open(".git", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=repository)
+            except OSError as exc:
+                raise ServiceError(Code.INTERNAL, "the repository is damaged; clone it again") from exc
         try:
             # It would lead git to another configuration, which may lie among the files of the repository.
             with contextlib.suppress(FileNotFoundError):

@@ -116,6 +116,8 @@ async def test_nothing_that_is_planted_in_gits_directory_runs(cloned: RestAgent,
     elsewhere = tree / "elsewhere"
     elsewhere.mkdir()
     os.chown(elsewhere, owner.st_uid, owner.st_gid)
+    for part in ("objects", "refs"):
+        (elsewhere / part).symlink_to(f"../.git/{part}")
     traces = tree.parent / "traces"
     traces.mkdir()
     traces.chmod(0o777)
@@ -160,6 +162,8 @@ async def test_nothing_that_is_planted_in_gits_directory_runs(cloned: RestAgent,
 """
     (tree / ".git" / "info").mkdir(exist_ok=True)
     (tree / ".git" / "info" / "attributes").write_text("* diff=x filter=x\n")
+    (tree / ".gitattributes").write_text("* diff=x filter=x\n")
+    os.chown(tree / ".gitattributes", owner.st_uid, owner.st_gid)
 
     calls: list[tuple[str, dict[str, object]]] = [
         ("git.status", {}), ("git.diff", {}), ("file.write", {"path": "README.md", "content": "changed\n"}),

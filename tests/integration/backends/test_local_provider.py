@@ -155,3 +155,40 @@ async def test_a_directory_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PermissionError):
         LocalProvider(tmp_path / "link")
+
+
+async def test_a_cancelled_write_never_lands_after_the_next_one(sandbox: LocalSandbox) -> None:
+    tree = await a_repository(sandbox)
+    for pauses in range(20):
+        writing = asyncio.create_task(sandbox.write_file("file", b"cancelled" * 100_000))
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        # Nothing is awaited in between: whatever goes on, goes on in a thread.
+        (tree / "file").write_bytes(b"next")
+        await sandbox.list_directory("")
+        assert (tree / "file").read_bytes() == b"next"
+
+
+async def test_a_creation_that_is_cancelled_leaves_nothing() -> None:
+    with sandbox_home() as home:
+        provider = LocalProvider(home / "service")
+        for pauses in range(6):
+            creating = asyncio.create_task(provider.create("sandbox0"))
+            for _ in range(pauses):
+                await asyncio.sleep(0)
+            creating.cancel()
+            await asyncio.gather(creating, return_exceptions=True)
+            assert creating.cancelled()
+            assert [path.name for path in (home / "service").iterdir()] == []
+        assert (await provider.create("sandbox0")).is_there()
+
+
+async def a_repository(sandbox: LocalSandbox) -> Path:
+    """What a clone leaves, as far as files go."""
+    tree = Path(sandbox.global_config).parent / "box" / "clone-1"
+    (tree / ".git").mkdir(parents=True)
+    (tree / ".git" / "config").touch()
+    await sandbox.settle_clone("clone-1", "https://git.example/a.git")
+    return tree

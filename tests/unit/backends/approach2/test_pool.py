@@ -14,7 +14,7 @@ from backends.approach2.table import SandboxState, SandboxTable
 from backends.common.errors import Code, ServiceError
 from backends.common.local_provider import LocalProvider
 from backends.common.workspace import WorkspaceId
-from tests.support.waiting import until
+from tests.support.waiting import until, until_async
 
 
 def workspace(number: int) -> WorkspaceId:
@@ -103,3 +103,64 @@ def test_sizes_come_from_the_environment_and_at_least_three_are_warm() -> None:
     for warm, total in (("2", "9"), ("5", "4"), ("x", "9")):
         with pytest.raises(ValueError, match=r"CROSSFADE_POOL|invalid"):
             PoolSize.from_env({"CROSSFADE_POOL_WARM": warm, "CROSSFADE_POOL_TOTAL": total})
+
+
+async def test_a_checkout_waits_for_one_that_is_being_made(root: Path, table: SandboxTable) -> None:
+    """Whoever finds none warm and whoever refills must not count each other's sandboxes as more than there may be."""
+    for number in range(20):
+        pool = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 3 * number + 6))
+        await pool.start()
+        found = await asyncio.gather(*(pool.checkout(workspace(3 * number + task)) for task in range(3)))
+        assert len({sandbox.name for sandbox in found}) == 3
+        await pool.aclose()
+
+
+async def test_a_table_that_cannot_be_written_leaves_no_sandbox_behind(
+    pool: SandboxPoolManager, root: Path, tmp_path: Path
+) -> None:
+    before = sandboxes(root)
+    (tmp_path / "table.db").write_bytes(b"no database" * 1000)
+    for number in range(5):
+        with pytest.raises(ServiceError) as caught:
+            await pool.checkout(workspace(number))
+        assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    assert sandboxes(root) <= before
+
+
+async def test_a_checkout_that_is_cancelled_loses_no_sandbox(
+    pool: SandboxPoolManager, table: SandboxTable, root: Path
+) -> None:
+    for pauses in range(30):
+        checking_out = asyncio.create_task(pool.checkout(workspace(0)))
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        checking_out.cancel()
+        await asyncio.gather(checking_out, return_exceptions=True)
+        await until_async(lambda: every_sandbox_is_known(pool, table, root), "each is warm or taken")
+        taken = await table.find(workspace(0))
+        if taken is not None:
+            await pool.release(taken)
+
+
+async def test_a_start_keeps_what_somebody_works_in_and_no_row_names(root: Path, table: SandboxTable) -> None:
+    """As after a start with another database: the repositories are still there when the right one is back."""
+    made = await LocalProvider(root).create("unknown0")
+    config = root / "unknown0" / "box" / "clone-1" / ".git" / "config"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    await made.settle_clone("clone-1", "https://git.example/a.git")
+    pool = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    await pool.start()
+    await pool.wait_warm()
+    await pool.aclose()
+    assert config.exists()
+
+
+async def every_sandbox_is_known(pool: SandboxPoolManager, table: SandboxTable, root: Path) -> bool:
+    warm = await table.named(SandboxState.WARM)
+    taken = await table.find(workspace(0))
+    return pool.warm == len(warm) >= 3 and sandboxes(root) == {*warm, taken} - {None}
+
+
+def sandboxes(root: Path) -> set[str]:
+    return {path.name for path in root.iterdir()}
