@@ -31,7 +31,7 @@ class UpstreamError(CrossfadeError):
 
     Attributes:
         code: One of `upstream_refused`, `upstream_reset`, `upstream_invalid`, `upstream_timeout`, `no_upstream`,
-            `overloaded`; `request_timeout` and `bad_request` where it was the client who held the exchange up or broke it.
+            `overloaded`; `request_timeout` and `bad_request` where the client held the exchange up or broke it.
         upstream: Name of the instance, or of the side when none was chosen.
         phase: Where.
         detail: What was seen, for logs; never request data.

@@ -42,6 +42,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
+_NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _MAX_FORWARDS_DIGITS: Final = 9
 # RFC 9110 §7.6.2: a larger value may be lowered to the largest that the recipient supports.
@@ -413,7 +414,7 @@ class Passage:
         clock = self._lane.clock
         now = datetime.fromtimestamp(clock.unix(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         fields: Headers = [(b"crossfade-request-time", now.encode())]
-        if not any(name == b"idempotency-key" for name, _ in headers):
+        if not any(name == b"idempotency-key" and value.strip(b" \t") for name, value in headers):
             fields.append((b"idempotency-key", b"%032x" % clock.entropy(128)))
         return fields
 
@@ -461,9 +462,11 @@ class Passage:
         headers = to_client(response.headers, self._gateway_fields(), date=self._lane.clock.date())
         length = response.length
         if self._scope["method"] == "HEAD" or response.status == _NOT_MODIFIED:
-            # The length of the body that a GET would have had; RFC 9110 §8.6.
-            headers.extend(_single_length(response.headers))
-        elif length is not None:
+            # The length of the body that a GET would have had; RFC 9110 §8.6. Other servers take that of a 304 at its
+            # word, miss the body and drop the connection.
+            if self._exchange is not None or response.status != _NOT_MODIFIED:
+                headers.extend(_single_length(response.headers))
+        elif length is not None and response.status != _NO_CONTENT:
             headers.append((b"content-length", b"%d" % length))
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         self._started = True

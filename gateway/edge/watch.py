@@ -23,25 +23,36 @@ async def watched(application: Callable[[Receive], Awaitable[None]], receive: Re
     Args:
         application: Called with the `receive` it has to use.
         receive: The server's.
+
+    Raises:
+        Exception: Whatever the application raised, or the server's `receive`.
     """
     messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=1)
     running = asyncio.ensure_future(application(messages.get))
 
     async def pump() -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                running.cancel()
-                return
+        while (message := await receive())["type"] != "http.disconnect":
             await messages.put(message)
 
+    def end(_: asyncio.Future[None]) -> None:
+        # The client left, or the server failed: either way nothing more comes, and whoever waits for it waits for ever.
+        running.cancel()
+
     pumping = asyncio.ensure_future(pump())
+    pumping.add_done_callback(end)
     try:
-        await running
+        await asyncio.wait([running])
     except asyncio.CancelledError:
-        if not pumping.done() or pumping.cancelled():
-            # Cancelled from outside, not by the disconnect.
-            running.cancel()
-            raise
+        running.cancel()
+        await asyncio.wait([running])
+        raise
     finally:
+        failure = pumping.exception() if pumping.done() and not pumping.cancelled() else None
+        has_left = pumping.done() and failure is None
         pumping.cancel()
+    if not running.cancelled():
+        running.result()
+    elif failure is not None:
+        raise failure
+    elif not has_left:
+        raise asyncio.CancelledError
