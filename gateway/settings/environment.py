@@ -20,7 +20,7 @@ PREFIX: Final = "CROSSFADE_"
 NESTING: Final = "__"
 PLACE: Final = "environment"
 
-_OTHERS: Final = frozenset(
+OTHERS: Final = frozenset(
     {
         "CROSSFADE_CONTROL_URL",
         "CROSSFADE_DATABASE_URL",
@@ -69,11 +69,11 @@ def read_environment(env: Mapping[str, str], leaves: Iterable[Leaf]) -> tuple[li
     found: list[FromEnvironment] = []
     problems: list[Problem] = []
     for name, text in sorted(env.items()):
-        if not name.startswith(PREFIX) or name in _OTHERS or name.startswith(_FAMILIES):
+        if not name.startswith(PREFIX) or name in OTHERS or name.startswith(_FAMILIES):
             continue
         leaf = known.get(name)
         if leaf is None:
-            problems.append(Problem(PLACE, 0, name, _unknown(name, sorted({*known, *_OTHERS}))))
+            problems.append(Problem(PLACE, 0, name, _unknown(name, sorted({*known, *OTHERS}))))
             continue
         try:
             value = text if leaf.kind in _TEXT_TYPES else resolve_plain(text.strip())
