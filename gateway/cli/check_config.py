@@ -13,7 +13,7 @@ from gateway.cli.shown import CommandError, Shown, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gateway.core.model import Operation
+    from gateway.core.model import Deadlines, Operation, SideDefinition
     from gateway.settings import LoadedMigration
 
 
@@ -47,13 +47,11 @@ def _document(loaded: LoadedMigration) -> dict[str, Any]:
         "migration": definition.migration,
         "digest": definition.digest,
         "mcp": {"path": definition.mcp_path, "stateless": definition.mcp_stateless} if definition.mcp_path else None,
-        "sides": {
-            side.value: {"instances": [i.name for i in found.instances], "balance": found.balance.value}
-            for side, found in definition.sides.items()
-        },
+        "sides": {side.value: _side(found) for side, found in definition.sides.items()},
         "groups": {
             name: {
                 "writes": group.writes.value,
+                "independent": group.independent,
                 "salt": group.salt,
                 "key": [[str(source) for source in recipe] for recipe in group.recipes],
                 "dual_percent": percent_of(policy.groups[name].dual),
@@ -72,28 +70,55 @@ def _document(loaded: LoadedMigration) -> dict[str, Any]:
             }
             for name, operation in definition.operations.items()
         },
-        "default": {"class": definition.default.op_class.value, "side": definition.default.side.value},
+        "default": {
+            "class": definition.default.op_class.value,
+            "side": definition.default.side.value,
+            "deadlines": _deadlines(definition.default.deadlines),
+            "body_limit": definition.default.body_limit_bytes,
+        },
         "deny_paths": list(definition.deny_paths),
         "trusted_proxies": [str(network) for network in definition.trusted_proxies],
+        "thresholds": {
+            "error_rate": definition.thresholds.error_rate,
+            "p95_ratio": definition.thresholds.p95_ratio,
+            "consistency": definition.thresholds.consistency,
+        },
+        "steps_percent": [percent_of(step) for step in definition.steps],
         "warnings": list(loaded.warnings),
     }
 
 
+def _side(side: SideDefinition) -> dict[str, Any]:
+    health = side.health
+    return {
+        "instances": [instance.name for instance in side.instances],
+        "balance": side.balance.value,
+        "host": side.host,
+        "ca_file": side.ca_file,
+        "health": {"path": health.path, "interval_s": health.interval_s} if health else None,
+    }
+
+
 def _operation(operation: Operation) -> dict[str, Any]:
-    deadlines = operation.deadlines
     return {
         "class": operation.op_class.value,
         "group": operation.group,
         "rest": [str(match) for match in operation.rest],
         "mcp": operation.mcp,
-        "deadlines": {
-            "connect_s": deadlines.connect_s,
-            "send_s": deadlines.send_s,
-            "first_byte_s": deadlines.first_byte_s,
-            "between_bytes_s": deadlines.between_bytes_s,
-            "total_s": deadlines.total_s,
-        },
+        "deadlines": _deadlines(operation.deadlines),
         "body_limit": operation.body_limit_bytes,
+        "strict": operation.strict,
+        "failure_codes": sorted(operation.failure_codes),
+    }
+
+
+def _deadlines(deadlines: Deadlines) -> dict[str, float | None]:
+    return {
+        "connect_s": deadlines.connect_s,
+        "send_s": deadlines.send_s,
+        "first_byte_s": deadlines.first_byte_s,
+        "between_bytes_s": deadlines.between_bytes_s,
+        "total_s": deadlines.total_s,
     }
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from gateway.settings import GatewaySettings, SettingsError, load_gateway_settings
+from gateway.core.model import Deadlines
+from gateway.edge.limits import EdgeLimits
+from gateway.edge.server import DrainSettings
+from gateway.settings import GatewaySettings, SettingsError, load_gateway_settings, load_migration
+from gateway.settings.gateway_file import DrainShape, EdgeShape, UpstreamShape
+from gateway.upstream import UpstreamLimits
 
 
 def file_with(directory: Path, text: str) -> Path:
@@ -112,9 +118,119 @@ def test_an_override_that_is_no_setting_is_a_mistake_of_ours() -> None:
         load_gateway_settings(None, {}, {"prot": 1})
 
 
-def test_mcp_sides_are_stateless_unless_they_say_otherwise(tmp_path: Path) -> None:
-    from gateway.settings import load_migration
+def test_the_bounds_that_can_be_set_are_those_of_the_parts_with_their_defaults() -> None:
+    assert EdgeShape().model_dump() == asdict(EdgeLimits())
+    assert UpstreamShape().model_dump() == asdict(UpstreamLimits())
+    assert DrainShape().model_dump() == asdict(DrainSettings())
+    assert GatewaySettings().default_deadlines == Deadlines()
 
+
+@pytest.mark.parametrize(
+    ("text", "line", "path", "says"),
+    [
+        ("control_host: 0.0.0.0", 1, "control_host", "tokens would travel in the clear"),
+        ("control_host: control.test", 1, "control_host", "write 127.0.0.1 and put TLS in front"),
+        ("port: 9000\ncontrol_port: 9000", 2, "control_port", "9000 is port as well; give each a port of its own"),
+        ("control_port: 9000\nops_port: 9000", 2, "ops_port", "9000 is control_port as well"),
+        ("ops_port: 8080", 1, "ops_port", "8080 is port as well"),
+        ("upstream: {ejection: {max_s: 0.5}}", 1, "upstream.ejection.max_s", "is below base_s (1 s); write at least"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(
+    tmp_path: Path, text: str, line: int, path: str, says: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_gateway_settings(file_with(tmp_path, text), {}, {})
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.path) == (line, path)
+    assert says in problem.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_control_may_listen_on_any_loopback_address(host: str) -> None:
+    assert load_gateway_settings(None, {}, {"control_host": host}).control_host == host
+
+
+def test_control_may_listen_beyond_loopback_for_who_says_so() -> None:
+    assert load_gateway_settings(None, {"CROSSFADE_INSECURE_CONTROL": "true"}, {"control_host": "0.0.0.0"})
+
+
+def test_several_listeners_may_ask_for_any_free_port() -> None:
+    found = load_gateway_settings(None, {}, {"port": 0, "control_port": 0, "ops_port": 0})
+    assert (found.port, found.control_port, found.ops_port) == (0, 0, 0)
+
+
+def test_a_conflict_is_blamed_on_the_source_that_made_it(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_gateway_settings(file_with(tmp_path, "port: 9000"), {}, {"ops_port": 9000})
+    assert [(p.file, p.path) for p in caught.value.problems] == [("command line", "ops_port")]
+    with pytest.raises(SettingsError) as caught:
+        load_gateway_settings(None, {"CROSSFADE_OPS_PORT": "8080"}, {})
+    assert [(p.file, p.path) for p in caught.value.problems] == [("environment", "CROSSFADE_OPS_PORT")]
+
+
+def test_a_fault_of_the_command_line_names_the_setting() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_gateway_settings(None, {}, {"workers": 0})
+    assert [(p.file, p.path) for p in caught.value.problems] == [("command line", "workers")]
+
+
+def test_faults_of_all_sources_are_told_at_once(tmp_path: Path) -> None:
+    file = file_with(tmp_path, "prot: 1\nhost: 'not a host'\nedge: {in_flight: 0}\n")
+    env = {"CROSSFADE_WORKERS": "0", "CROSSFADE_LOG__LEVEL": "loud", "CROSSFADE_NONE": "x"}
+    with pytest.raises(SettingsError) as caught:
+        load_gateway_settings(file, env, {"port": 70_000})
+    assert {(p.line, p.path) for p in caught.value.problems} == {
+        (1, "prot"),
+        (2, "host"),
+        (3, "edge.in_flight"),
+        (0, "CROSSFADE_WORKERS"),
+        (0, "CROSSFADE_LOG__LEVEL"),
+        (0, "CROSSFADE_NONE"),
+        (0, "port"),
+    }
+
+
+def test_a_variable_is_read_as_the_file_would_be() -> None:
+    env = {
+        "CROSSFADE_HOST": "::1",
+        "CROSSFADE_DATA_DIR": "010",
+        "CROSSFADE_DEADLINES__TOTAL_S": "null",
+        "CROSSFADE_DEADLINES__FIRST_BYTE_S": " 1.5 ",
+        "CROSSFADE_RESPONSE_HEADERS__SIDE": "false",
+        "CROSSFADE_UPSTREAM__EJECTION__AFTER_FAILURES": "9",
+        "CROSSFADE_LOG__FORMAT": "console",
+    }
+    found = load_gateway_settings(None, env, {})
+    assert (found.host, found.data_dir) == ("::1", Path("010"))
+    assert (found.deadlines.total_s, found.deadlines.first_byte_s) == (None, 1.5)
+    assert (found.response_headers.side, found.upstream.ejection.after_failures) == (False, 9)
+    assert found.log.format == "console"
+
+
+@pytest.mark.parametrize("value", ["0800", "1e", "yes", "8080x"])
+def test_a_number_that_is_none_is_no_port(value: str) -> None:
+    with pytest.raises(SettingsError, match="environment: CROSSFADE_PORT: "):
+        load_gateway_settings(None, {"CROSSFADE_PORT": value}, {})
+
+
+def test_a_variable_may_go_into_a_part_that_the_file_wrote_wrong(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_gateway_settings(file_with(tmp_path, "edge: 5"), {"CROSSFADE_EDGE__IN_FLIGHT": "7"}, {})
+    assert [(p.line, p.path) for p in caught.value.problems] == [(1, "edge")]
+
+
+def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_gateway_settings(file_with(tmp_path, "redis_url: [redis://:hunter2@a]"), {}, {})
+    assert "hunter2" not in f"{caught.value} {caught.value.problems!r}"
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load_gateway_settings(file_with(tmp_path, "# nothing\n"), {}, {}) == GatewaySettings()
+
+
+def test_mcp_sides_are_stateless_unless_they_say_otherwise(tmp_path: Path) -> None:
     text = """\
 migration: shop
 mcp: {path: /mcp%s}
