@@ -79,10 +79,63 @@ class UpstreamResponse(Protocol):
         ...
 
 
+class AnswerReceiver(Protocol):
+    """Who hears of an answer, in callbacks.
+
+    Either `answer_received` alone, or in this order: interim*, head, body*, completed. `exchange_failed` may come at
+    any point instead. After a call was abandoned nothing comes any more. `status`, `headers` and `length` are as in
+    `UpstreamResponse`.
+    """
+
+    def interim_received(self, status: int, headers: Headers) -> None:
+        """A 1xx answer other than 101."""
+
+    def head_received(self, status: int, headers: Headers, length: int | None) -> None:
+        """The final head."""
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the body, not empty."""
+
+    def answer_completed(self) -> None:
+        """The end of the body."""
+
+    def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
+        """A whole answer, come in one piece: the usual case, and so worth one call."""
+
+    def exchange_failed(self, error: BaseException) -> None:
+        """No answer, or no more of it: an `UpstreamError`, or what the request's body raised."""
+
+
+class UpstreamCall(Protocol):
+    """An exchange that is running."""
+
+    def pause(self) -> None:
+        """Reads no more of the answer: whoever takes it is slower than the side."""
+
+    def resume(self) -> None:
+        """Reads on."""
+
+    def abandon(self) -> None:
+        """Ends the exchange and closes its connection at once; does nothing when it is over."""
+
+
 class Upstream(Protocol):
     """One side as seen by the data plane."""
 
     side: Side
+
+    def send(self, request: UpstreamRequest, key: str | None, receiver: AnswerReceiver) -> UpstreamCall:
+        """Sends a request without waiting for anything; `receiver` hears of the answer, never before this returns.
+
+        Args:
+            request: What to send.
+            key: Chooses the instance where `balance: key`.
+            receiver: Hears of the answer.
+
+        Raises:
+            UpstreamError: Nothing was sent: `no_upstream`, or `bad_request` when it cannot be put on the wire.
+        """
+        ...
 
     async def exchange(self, request: UpstreamRequest, key: str | None) -> UpstreamResponse:
         """Sends a request and returns as soon as the head of the answer is there; the upload may still be running.

@@ -31,7 +31,7 @@ _JOIN_BYTES = 16 * 1024
 
 
 class Sink(Protocol):
-    """Who receives an answer. Calls come in this order: interim*, head, body*, then completed or failed, once.
+    """Who receives an answer: `answer_received` alone, or interim*, head, body* and then completed, in this order.
 
     `exchange_failed` may come at any point instead. After `abandon` nothing comes any more.
     """
@@ -47,6 +47,9 @@ class Sink(Protocol):
 
     def answer_completed(self) -> None:
         """The answer is complete; the connection is no longer the sink's."""
+
+    def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
+        """A whole answer came in one piece; the connection is no longer the sink's."""
 
     def exchange_failed(self, error: BaseException, *, is_stale: bool) -> None:
         """The exchange ended early; the connection is closed.
@@ -315,9 +318,15 @@ class Connection(asyncio.Protocol):
     # -- the ends of an exchange ------------------------------------------------------------------------------------
 
     def _complete(self) -> None:
-        reader, sink, transport = self._reader, self._sink, self._transport
-        assert reader is not None
+        sink = self._sink
         assert sink is not None
+        self._let_go()
+        sink.answer_completed()
+
+    def _let_go(self) -> None:
+        """The answer is complete: gives the connection back, or closes it."""
+        reader, transport = self._reader, self._transport
+        assert reader is not None
         assert transport is not None
         reason = None
         if reader.has_surplus:
@@ -337,7 +346,6 @@ class Connection(asyncio.Protocol):
                 self._read_paused = False
                 transport.resume_reading()
             self._owner.take_back(self)
-        sink.answer_completed()
 
     def _fail(self, error: BaseException, reason: DropReason) -> None:
         sink, reader = self._sink, self._reader
@@ -400,6 +408,11 @@ class Connection(asyncio.Protocol):
             reader.feed(data)
         except InvalidAnswerError as exc:
             invalid = exc
+        if reader.is_complete and not self._head_delivered and invalid is None and not reader.interim:
+            body = reader.take_body()
+            self._let_go()
+            sink.answer_received(reader.status, reader.headers, reader.length, body)
+            return
         # The sink may abandon the exchange in any of its calls.
         while reader.interim and self._sink is sink:
             sink.interim_received(*reader.interim.pop(0))

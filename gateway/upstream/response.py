@@ -1,4 +1,4 @@
-"""An answer as its reader sees it: a `ports.UpstreamResponse` fed by a connection.
+"""An answer as its reader sees it: a `ports.UpstreamResponse` fed by a call.
 
 Owns the bounded buffer between the side and a slow reader. It must not know HTTP framing or pools.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.core.model import Headers
-from gateway.upstream.connection import Connection
-from gateway.upstream.upload import Upload
+from gateway.ports import UpstreamCall
 
 
 class Response:
@@ -21,15 +20,13 @@ class Response:
         length: Length of the body.
         instance: Who answered.
         head: Done when the head is there; fails with what ended the exchange before.
-        is_stale: It failed because a kept-alive connection was dead.
-        upload: The running upload of a streamed request body, if any.
     """
 
     __slots__ = (
         "_buffer",
         "_buffer_limit",
         "_buffered",
-        "_connection",
+        "_call",
         "_failure",
         "_is_complete",
         "_loop",
@@ -37,24 +34,18 @@ class Response:
         "head",
         "headers",
         "instance",
-        "is_stale",
         "length",
         "status",
-        "upload",
     )
 
-    def __init__(
-        self, connection: Connection, instance: str, buffer_limit: int, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """To be passed to `connection.start`.
+    def __init__(self, buffer_limit: int, loop: asyncio.AbstractEventLoop) -> None:
+        """To be passed to `SideUpstream.send`.
 
         Args:
-            connection: That carries the exchange.
-            instance: Name of its instance.
-            buffer_limit: Bytes held for a slow reader before the connection is paused.
+            buffer_limit: Bytes held for a slow reader before the side is read no more.
             loop: The running loop.
         """
-        self._connection: Connection | None = connection
+        self._call: UpstreamCall | None = None
         self._buffer_limit = buffer_limit
         self._buffer: list[bytes] = []
         self._buffered = 0
@@ -65,13 +56,11 @@ class Response:
         self.status = 0
         self.headers: Headers = []
         self.length: int | None = None
-        self.instance = instance
+        self.instance = ""
         self.head: asyncio.Future[None] = loop.create_future()
-        self.is_stale = False
-        self.upload: Upload | None = None
 
     def __repr__(self) -> str:
-        state = "complete" if self._is_complete else "over" if self._connection is None else "running"
+        state = "complete" if self._is_complete else "over" if self._call is None else "running"
         paused = " paused" if self._buffered >= self._buffer_limit else ""
         return f"<Response {self.instance} {self.status} {state} buffered={self._buffered}{paused}>"
 
@@ -79,6 +68,11 @@ class Response:
     def has_reader(self) -> bool:
         """Whether a `read` is waiting now."""
         return self._more is not None
+
+    def attach(self, call: UpstreamCall, instance: str) -> None:
+        """Says which call this is the answer of, right after it began."""
+        self._call = call
+        self.instance = instance
 
     # -- for the reader ---------------------------------------------------------------------------------------------
 
@@ -104,20 +98,19 @@ class Response:
         self._buffer = []
         was_full = self._buffered >= self._buffer_limit
         self._buffered = 0
-        if was_full and self._connection is not None:
-            self._connection.resume()
+        if was_full and self._call is not None:
+            self._call.resume()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         """Lets go of the exchange; closes the connection unless the body came to its end. Idempotent."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abandon()
+        call, self._call = self._call, None
+        if call is not None:
+            call.abandon()
         self._is_complete = False
         self._failure = RuntimeError("read after close")
         self._buffer.clear()
         self._buffered = 0
-        self._stop_upload()
         self._wake()
 
     # -- called by the connection -----------------------------------------------------------------------------------
@@ -137,33 +130,32 @@ class Response:
         """A piece of the body."""
         self._buffer.append(data)
         self._buffered += len(data)
-        if self._buffered >= self._buffer_limit and self._connection is not None:
-            self._connection.pause()
+        if self._buffered >= self._buffer_limit and self._call is not None:
+            self._call.pause()
         self._wake()
 
     def answer_completed(self) -> None:
         """The end of the body."""
-        self._connection = None
+        self._call = None
         self._is_complete = True
-        self._stop_upload()
         self._wake()
 
-    def exchange_failed(self, error: BaseException, *, is_stale: bool) -> None:
+    def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
+        """A whole answer."""
+        if body:
+            self._buffer.append(body)
+        self.answer_completed()
+        self.head_received(status, headers, length)
+
+    def exchange_failed(self, error: BaseException) -> None:
         """The exchange is over."""
-        self._connection = None
+        self._call = None
         self._failure = error
-        self.is_stale = is_stale
-        self._stop_upload()
         if not self.head.done():
             self.head.set_exception(error)
         self._wake()
 
     # ---------------------------------------------------------------------------------------------------------------
-
-    def _stop_upload(self) -> None:
-        if self.upload is not None:
-            self.upload.stop()
-            self.upload = None
 
     def _wake(self) -> None:
         if self._more is not None and not self._more.done():

@@ -1,21 +1,20 @@
 """`SideUpstream`: one side of the migration as the data plane sees it.
 
-Owns the life of an exchange: which instance, which connection, the one retry, what a failure says about an instance. It
-must not know operations, keys' meaning or stages. The rest of the package does the parts; read this one first.
+Owns the instances: which one gets a request, and what a failure says about it. It must not know operations, keys'
+meaning or stages. The rest of the package does the parts; read this one first.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from math import inf
 from random import Random
 
 from gateway.core.model import Balance, ErrorCode, SideDefinition
 from gateway.errors import Phase, UpstreamError
-from gateway.ports import StreamedBody, UpstreamRequest
+from gateway.ports import AnswerReceiver, UpstreamRequest
 from gateway.upstream.balance import Rendezvous, choose_less_loaded
-from gateway.upstream.connection import Connection
+from gateway.upstream.call import Call
 from gateway.upstream.dial import Dialer, verifying_tls
 from gateway.upstream.ejection import Ejection
 from gateway.upstream.framing import write_request_head
@@ -23,7 +22,6 @@ from gateway.upstream.limits import UpstreamLimits
 from gateway.upstream.pool import Pool
 from gateway.upstream.response import Response
 from gateway.upstream.stats import DropReason, UpstreamStats
-from gateway.upstream.upload import Upload
 
 _DEFAULT_LIMITS = UpstreamLimits()
 
@@ -33,6 +31,9 @@ class SideUpstream:
 
     Attributes:
         side: Which one.
+        loop: It runs on.
+        opening: Calls that wait for a connection.
+        uploads: Streamed request bodies on their way.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class SideUpstream:
         self.side = definition.side
         self._limits = limits
         self._random = random or Random()  # noqa: S311 -- spreads load, guards nothing
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._drops: Counter[DropReason] = Counter()
         self._retries = 0
-        self._uploads: set[asyncio.Task[None]] = set()
+        self.uploads: set[asyncio.Task[None]] = set()
+        self.opening: set[asyncio.Task[None]] = set()
         self._ejection = Ejection(len(definition.instances), limits.ejection)
         self._by_key = definition.balance is Balance.KEY
         self._rendezvous = Rendezvous([instance.name for instance in definition.instances])
@@ -75,6 +77,18 @@ class SideUpstream:
         """
         await asyncio.gather(*(dialer.start() for dialer in self._dialers), return_exceptions=True)
 
+    def send(self, request: UpstreamRequest, key: str | None, receiver: AnswerReceiver) -> Call:
+        """Sends a request without waiting for anything. See `ports.Upstream.send`.
+
+        Raises:
+            UpstreamError: Nothing was sent.
+        """
+        head = write_request_head(request)
+        index = self._choose(key)
+        call = Call(self, self._pools[index], index, request, head, receiver)
+        call.begin()
+        return call
+
     async def exchange(self, request: UpstreamRequest, key: str | None) -> Response:
         """Sends a request and returns when the head of its answer is there. See `ports.Upstream.exchange`.
 
@@ -83,27 +97,14 @@ class SideUpstream:
                 put on the wire, or its body did not have the declared length. `request_timeout`: the time for the whole
                 exchange passed while the client was waited for.
         """
-        head = write_request_head(request)
-        now = self._loop.time()
-        deadlines = request.deadlines
-        total_at = inf if deadlines.total_s is None else now + deadlines.total_s
-        index = self._choose(key, now)
-        pool = self._pools[index]
-        connection = pool.take()
+        response = Response(self._limits.body_buffer_bytes, self.loop)
+        call = self.send(request, key, response)
+        response.attach(call, call.instance)
         try:
-            if connection is None:
-                connection = await self._acquire(pool, request, total_at)
-            response = self._start(connection, request, head, total_at, pool.name)
-            try:
-                await self._await_head(response)
-            except UpstreamError:
-                if not (response.is_stale and request.may_retry) or isinstance(request.body, StreamedBody):
-                    raise
-                response = await self._retry(pool, request, head, total_at)
-        except UpstreamError as error:
-            self._note_failure(index, error)
+            await response.head
+        except asyncio.CancelledError:
+            response.close()
             raise
-        self._ejection.note_answer(index)
         return response
 
     def retire(self) -> None:
@@ -115,8 +116,10 @@ class SideUpstream:
         """Ends everything at once; running exchanges fail."""
         for pool in self._pools:
             await pool.aclose()
-        if self._uploads:
-            await asyncio.wait(tuple(self._uploads))
+        for task in self.opening:
+            task.cancel()
+        if running := self.opening | self.uploads:
+            await asyncio.wait(running)
 
     def stats(self) -> UpstreamStats:
         """The numbers of now and since the start."""
@@ -127,17 +130,39 @@ class SideUpstream:
             in_use=sum(pool.in_use for pool in pools),
             waiting=sum(pool.waiting for pool in pools),
             retries=self._retries,
-            ejected=self._ejection.count_out(self._loop.time()),
+            ejected=self._ejection.count_out(self.loop.time()),
             ejections=self._ejection.ejections,
             drops=dict(self._drops),
         )
 
     # ---------------------------------------------------------------------------------------------------------------
 
-    def _choose(self, key: str | None, now: float) -> int:
+    # -- for calls --------------------------------------------------------------------------------------------------
+
+    def note_answer(self, index: int) -> None:
+        """An instance answered."""
+        self._ejection.note_answer(index)
+
+    def note_failure(self, index: int, error: UpstreamError) -> None:
+        """An instance did not answer; only the failures that say that nobody is there speak against it."""
+        is_absence = error.code is ErrorCode.UPSTREAM_REFUSED or (
+            error.code is ErrorCode.UPSTREAM_TIMEOUT
+            and error.phase in (Phase.CONNECT, Phase.SEND, Phase.FIRST_BYTE, Phase.TOTAL)
+        )
+        if is_absence:
+            self._ejection.note_failure(index, self.loop.time())
+
+    def note_retry(self) -> None:
+        """A request is sent a second time."""
+        self._retries += 1
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _choose(self, key: str | None) -> int:
         """Index of the instance for a request."""
         if len(self._pools) == 1:
             return 0
+        now = self.loop.time()
         if self._by_key and key is not None:
             index = self._rendezvous.choose(key)
             if self._ejection.is_out(index, now):
@@ -151,45 +176,3 @@ class SideUpstream:
                 )
             return index
         return choose_less_loaded(self._ejection.present(now), [pool.load for pool in self._pools], self._random)
-
-    async def _acquire(
-        self, pool: Pool, request: UpstreamRequest, total_at: float, *, is_fresh: bool = False
-    ) -> Connection:
-        deadline = min(self._loop.time() + request.deadlines.connect_s, total_at)
-        return await pool.acquire(deadline, is_fresh=is_fresh)
-
-    def _start(
-        self, connection: Connection, request: UpstreamRequest, head: bytes, total_at: float, instance: str
-    ) -> Response:
-        response = Response(connection, instance, self._limits.body_buffer_bytes, self._loop)
-        connection.start(request, head, response, total_at)
-        if isinstance(request.body, StreamedBody):
-            response.upload = Upload(connection, request.body, instance, self._uploads)
-        return response
-
-    async def _await_head(self, response: Response) -> None:
-        try:
-            await response.head
-        except asyncio.CancelledError:
-            response.close()
-            raise
-
-    async def _retry(self, pool: Pool, request: UpstreamRequest, head: bytes, total_at: float) -> Response:
-        """Sends the request again, once, on a connection that carried nothing yet: it cannot be stale."""
-        self._retries += 1
-        try:
-            connection = await self._acquire(pool, request, total_at, is_fresh=True)
-        except UpstreamError as error:
-            error.sent = True
-            raise
-        response = self._start(connection, request, head, total_at, pool.name)
-        await self._await_head(response)
-        return response
-
-    def _note_failure(self, index: int, error: UpstreamError) -> None:
-        is_absence = error.code is ErrorCode.UPSTREAM_REFUSED or (
-            error.code is ErrorCode.UPSTREAM_TIMEOUT
-            and error.phase in (Phase.CONNECT, Phase.SEND, Phase.FIRST_BYTE, Phase.TOTAL)
-        )
-        if is_absence:
-            self._ejection.note_failure(index, self._loop.time())

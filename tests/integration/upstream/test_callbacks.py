@@ -51,6 +51,12 @@ class Recorder:
         self._note("completed")
         self.ended.set_result(None)
 
+    def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
+        self.head_received(status, headers, length)
+        if body:
+            self.body_received(body)
+        self.answer_completed()
+
     def exchange_failed(self, error: BaseException, *, is_stale: bool) -> None:
         self.error = error
         self.is_stale = is_stale

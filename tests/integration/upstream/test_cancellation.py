@@ -12,6 +12,7 @@ import pytest
 from gateway.core.model import ErrorCode
 from gateway.errors import UpstreamError
 from gateway.upstream import DropReason, SideUpstream, UpstreamLimits
+from gateway.upstream.response import Response
 from tests.integration.upstream.harness import LIMITS, fetch, get, post, read_all, scripted, side_of, tcp
 from tests.support.raw_upstream import PATIENCE_S, Peer, answer, eventually
 
@@ -176,24 +177,26 @@ async def test_a_grant_that_meets_a_cancellation_goes_to_the_next_in_line() -> N
 
     async with scripted(script, UpstreamLimits(connections=1, waiting_s=PATIENCE_S)) as (side, server):
 
-        async def be_served_and_cancel_the_next() -> bytes:
-            response = await side.exchange(get(), None)
-            # The connection was given to the second in the same turn, and that one has not run yet.
-            assert side.stats().waiting == 1
-            second.cancel()
-            return await read_all(response)
+        class CancelsTheNext(Response):
+            def answer_completed(self) -> None:
+                # The connection was given to the second in the same turn, and that one has not run yet.
+                assert side.stats().waiting == 1
+                second.abandon()
+                super().answer_completed()
 
-        first = asyncio.ensure_future(be_served_and_cancel_the_next())
+        first = CancelsTheNext(LIMITS.body_buffer_bytes, asyncio.get_running_loop())
+        first.attach(side.send(get(), None, first), "")
         await server.accepted(1)
-        second = asyncio.ensure_future(fetch(side))
+        never = Response(LIMITS.body_buffer_bytes, asyncio.get_running_loop())
+        second = side.send(get(), None, never)
         await eventually(lambda: side.stats().waiting == 1)
         third = asyncio.ensure_future(fetch(side))
         await eventually(lambda: side.stats().waiting == 2)
         go_on.set()
-        assert await first == b"ok"
-        with pytest.raises(asyncio.CancelledError):
-            await second
+        await first.head
+        assert await read_all(first) == b"ok"
         assert await third == b"ok"
+        assert not never.head.done()
         assert is_at_rest(side)
         assert len(server.peers) == 1
 
