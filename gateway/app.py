@@ -15,9 +15,11 @@ import structlog
 
 from gateway.core.model import Definition, Instance, Side
 from gateway.core.snapshot import Snapshot
-from gateway.edge.general import GeneralLane, LaneClock, LaneSettings
+from gateway.edge.express import ExpressLane
+from gateway.edge.general import GeneralLane
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.listener import EdgeConfig, Listener
+from gateway.edge.passage import LaneClock, LaneSettings, Plane
 from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
 from gateway.errors import CrossfadeError
@@ -105,7 +107,7 @@ class DataPlane:
         self._upstream_limits = _upstream_limits(settings)
         self._upstreams = self._build_upstreams(definition)
         listener = Listener(EdgeLimits(**settings.edge.model_dump()), self._counters.refused)
-        self._lane = GeneralLane(
+        self._plane = Plane(
             self.state.feed,
             self._upstreams,
             self._counters,
@@ -124,8 +126,10 @@ class DataPlane:
                 entropy=random.Random(secrets.randbits(256)).getrandbits,  # noqa: S311 - see above
             ),
         )
+        if settings.express == "on":
+            listener.express = ExpressLane(self._plane)
         self.server = EdgeServer(
-            EdgeConfig(self._lane, listener, EdgeProtocol), DrainSettings(**settings.drain.model_dump())
+            EdgeConfig(GeneralLane(self._plane), listener, EdgeProtocol), DrainSettings(**settings.drain.model_dump())
         )
 
     async def start(self) -> None:
@@ -148,7 +152,7 @@ class DataPlane:
         await asyncio.gather(*(upstream.start() for upstream in upstreams.values()))
         before, self._upstreams = self._upstreams, upstreams
         self._definition = definition
-        self._lane.sides = upstreams
+        self._plane.sides = upstreams
         self.state.feed.replace_definition(definition)
         for upstream in before.values():
             upstream.retire()

@@ -54,7 +54,9 @@ ControlHost = Annotated[str | None, typer.Option(help="Address of control. Defau
 InsecureControl = Annotated[
     bool | None, typer.Option("--insecure-control", help="Let control leave this machine without TLS.")
 ]
-Express = Annotated[Switch, typer.Option(help="The express lane; not available yet.")]
+Express = Annotated[
+    Switch | None, typer.Option(help="The express lane for bounded exchanges. Default: on", show_default=False)
+]
 
 
 def up_command(
@@ -68,11 +70,9 @@ def up_command(
     control_host: ControlHost = None,
     insecure_control: InsecureControl = None,
     config: Config = None,
-    express: Express = Switch.OFF,
+    express: Express = None,
 ) -> None:
     """Runs everything on this machine: Redis, bundled services, control, gateway workers."""
-    if express is Switch.ON:
-        sys.stderr.write("the express lane is not available yet; every request takes the general lane\n")
     overrides = {
         "port": port,
         "control_port": control_port,
@@ -82,6 +82,7 @@ def up_command(
         "host": host,
         "control_host": control_host,
         "insecure_control": insecure_control,
+        "express": express.value if express else None,
     }
     _run(Wanted(migration=migration, config=config, overrides=overrides))
 
@@ -94,6 +95,7 @@ def gateway_command(
     workers: Workers = None,
     host: HostOption = None,
     config: Config = None,
+    express: Express = None,
 ) -> None:
     """Runs gateway workers alone; Redis, control and the services are elsewhere."""
     overrides = {
@@ -102,6 +104,7 @@ def gateway_command(
         "data_dir": str(data_dir) if data_dir else None,
         "workers": workers,
         "host": host,
+        "express": express.value if express else None,
     }
     _run(Wanted(control=False, services=False, migration=migration, config=config, overrides=overrides))
 

@@ -1,16 +1,20 @@
-"""One request and its answer on a client connection: the ASGI side of `EdgeProtocol`.
+"""One request and its answer on a client connection.
 
-Owns the request body on its way in and the framing of the answer on its way out. It must not know where requests go.
+Owns the request body on its way in and the framing of the answer on its way out: `receive` and `send` for ASGI,
+`answer`, or `start` and `write`, for callbacks. It must not know where requests go.
 """
 
 from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import unquote
 
 from gateway.core.model import Headers
 from gateway.core.refusal import Refusal
+from gateway.edge.lane_choice import Lane
+from gateway.edge.passage import Arrival
 from gateway.edge.problem import problem
 
 if TYPE_CHECKING:
@@ -26,21 +30,38 @@ _STATUS_LINE: Final = {
 }
 
 
+class Carrier(Protocol):
+    """Who carries a request in callbacks."""
+
+    def body_complete(self) -> None:
+        """The request's body is there."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """The rest of the request will not come, or cannot be read."""
+
+    def client_ready(self) -> None:
+        """The client takes bytes again."""
+
+    def client_gone(self) -> None:
+        """The client left."""
+
+
 class Exchange:
     """A request and its answer.
 
-    Handed to the application as `scope["extensions"]["crossfade"]`.
+    Handed to an ASGI application as `scope["extensions"]["crossfade"]`.
 
     Attributes:
-        target: The request target in origin-form, byte-exact.
-        length: Declared length of the body, None when chunked.
-        has_body: Whether the client declared a body at all.
+        arrival: The request; meaningless where there was none to be read (`refusal` is set then).
+        lane: Who carries it.
+        begun: It is being carried.
         more_body: Whether body bytes are still to come.
         keep_alive: Whether the connection may carry another request afterwards.
         started: The answer's head was given to the connection.
         complete: The answer was given to the connection whole.
         refusal: Answer this instead of running the application.
-        task: The application at work.
+        task: The application at work, on the general lane.
+        run: What carries it, on the express lane.
     """
 
     __slots__ = (
@@ -52,26 +73,25 @@ class Exchange:
         "_protocol",
         "_taken",
         "_waiter",
+        "arrival",
+        "begun",
         "complete",
         "disconnected",
         "expects_continue",
-        "has_body",
         "keep_alive",
-        "length",
+        "lane",
         "more_body",
         "refusal",
-        "scope",
+        "run",
         "started",
-        "target",
         "task",
     )
 
-    def __init__(self, protocol: EdgeProtocol, scope: Message | None, target: bytes) -> None:
+    def __init__(self, protocol: EdgeProtocol, arrival: Arrival, lane: Lane = Lane.GENERAL) -> None:
         self._protocol = protocol
-        self.scope = scope
-        self.target = target
-        self.length: int | None = 0
-        self.has_body = False
+        self.arrival = arrival
+        self.lane = lane
+        self.begun = False
         self.more_body = True
         self.keep_alive = True
         self.expects_continue = False
@@ -80,6 +100,7 @@ class Exchange:
         self.disconnected = False
         self.refusal: Refusal | None = None
         self.task: asyncio.Task[None] | None = None
+        self.run: Carrier | None = None
         self._body = bytearray()
         self._taken = False
         self._waiter: asyncio.Future[None] | None = None
@@ -96,15 +117,24 @@ class Exchange:
         self._wake()
         return len(self._body)
 
+    def await_body(self, within_s: float) -> None:
+        """Bounds the time for the rest of the body; then the request is refused."""
+        self._protocol.await_body(within_s)
+
     def finish_body(self) -> None:
         """The body is complete."""
         self.more_body = False
-        self._wake()
+        if self.run is not None:
+            self.run.body_complete()
+        else:
+            self._wake()
 
     def lose(self) -> None:
         """The client is gone: whatever runs for it is cancelled."""
         self.disconnected = True
         self._wake()
+        if self.run is not None:
+            self.run.client_gone()
         if self.task is not None and not self.complete:
             self.task.cancel()
 
@@ -113,11 +143,34 @@ class Exchange:
         self.refusal = refusal
         if self.started:
             self.abort()
+        elif self.run is not None:
+            self.run.refuse(refusal)
         elif self.task is not None:
             # Not at once: a task cancelled before its first step never runs, and it knows best how to say it.
             self._protocol.loop.call_soon(self._give_up)
 
     # --- ASGI ---
+
+    def scope(self) -> Message:
+        """The ASGI scope."""
+        arrival, protocol = self.arrival, self._protocol
+        raw_path, _, query = arrival.target.partition(b"?")
+        path = raw_path.decode("latin-1")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": arrival.version,
+            "method": arrival.method,
+            "scheme": arrival.scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": arrival.headers,
+            "client": protocol.client,
+            "server": protocol.server,
+            "extensions": {"crossfade": self},
+        }
 
     async def receive(self) -> Message:
         """ASGI `receive`: the next piece of the body, or `http.disconnect`."""
@@ -164,17 +217,32 @@ class Exchange:
         else:
             self.write(message.get("body", b""), more=message.get("more_body", False))
 
+    # --- the answer ---
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether the client takes its answer slower than it comes."""
+        return self._protocol.flow.write_paused
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Gives a whole answer to the connection."""
+        self._head = self._begin_answer(status, headers)
+        self.write(body, more=False)
+
     def start(self, status: int, headers: Headers) -> None:
         """Begins the answer. Its head goes out with the first body bytes, at the latest in the loop's next turn."""
+        self._head = self._begin_answer(status, headers)
+        self._protocol.loop.call_soon(self._flush)
+
+    def _begin_answer(self, status: int, headers: Headers) -> list[bytes]:
         if self.started:
             raise RuntimeError("an answer was started twice")
         self.started = True
         self.expects_continue = False
-        protocol = self._protocol
-        if self.more_body or protocol.listener.draining:
+        if self.more_body or self._protocol.listener.draining:
             # RFC 9112 §9.3: a body that was not read to its end would be taken for the next request.
             self.keep_alive = False
-        self._head_only = self.scope is not None and self.scope["method"] == "HEAD"
+        self._head_only = self.arrival.method == "HEAD"
         head = [_STATUS_LINE[status]]
         for name, value in headers:
             if name == b"content-length":
@@ -185,7 +253,7 @@ class Exchange:
         if self._head_only or status in _NO_BODY:
             self._head_only, self._owed = True, 0
         elif self._owed is None:
-            if self.scope is None or self.scope["http_version"] == "1.1":
+            if self.arrival.version == "1.1":
                 self._chunked = True
                 head.append(b"transfer-encoding: chunked\r\n")
             else:
@@ -193,8 +261,7 @@ class Exchange:
         if not self.keep_alive:
             head.append(b"connection: close\r\n")
         head.append(b"\r\n")
-        self._head = head
-        protocol.loop.call_soon(self._flush)
+        return head
 
     def write(self, data: bytes, *, more: bool) -> None:
         """Gives body bytes to the connection."""

@@ -17,6 +17,7 @@ from gateway.core.model import ErrorCode
 from gateway.edge.limits import EdgeLimits
 
 if TYPE_CHECKING:
+    from gateway.edge.express import ExpressLane
     from gateway.edge.protocol import EdgeProtocol
 
 SWEEP_INTERVAL_S: Final = 0.5
@@ -31,10 +32,14 @@ class Listener:
         draining: Answers end their connection; idle connections end at `linger_until`.
         connections: Every open connection.
         refused: Called with the code of each request that the protocol answers itself.
+        express: Carries bounded exchanges, or None: then the application carries all.
     """
 
-    def __init__(self, limits: EdgeLimits, refused: Callable[[ErrorCode], None]) -> None:
+    def __init__(
+        self, limits: EdgeLimits, refused: Callable[[ErrorCode], None], express: ExpressLane | None = None
+    ) -> None:
         self.limits = limits
+        self.express = express
         self.refused = refused
         self.date = _now_as_date()
         self.draining = False

@@ -15,7 +15,6 @@ from collections import deque
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -25,7 +24,9 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
+from gateway.edge.lane_choice import Lane, choose_lane
 from gateway.edge.listener import EdgeConfig, Listener
+from gateway.edge.passage import Arrival
 from gateway.edge.request_guard import RequestHead, check, origin_form
 
 _NEVER: Final = float("inf")
@@ -36,6 +37,8 @@ _PIPELINE_LIMIT: Final = 100
 # POLLERR and POLLHUP are always told; a mere FIN only where the system knows POLLRDHUP.
 _HANG_UP: Final = getattr(select, "POLLRDHUP", 0)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+# Stands for the request where none could be read.
+_UNREADABLE: Final = Arrival("", b"", [], "", "http", "1.1", 0, has_body=False)
 # What a chunk costs besides its bytes: up to 16 hex digits and two line ends.
 _PLAIN_CHUNK_BYTES: Final = 20
 
@@ -65,7 +68,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._deadline = _NEVER
         self._expiry = _Expiry.NOTHING
         self._write_deadline = _NEVER
+        self._body_until = _NEVER
         self._unsent_bytes = 0
+        self._is_advancing = False
         self._head: Headers = []
         self._in_head = True
         self._begun = False
@@ -128,6 +133,8 @@ class EdgeProtocol(HttpToolsProtocol):
         """The client has taken most of what waited."""
         self._write_deadline = _NEVER
         self.flow.resume_writing()
+        if self._exchanges and (run := self._exchanges[0].run) is not None:
+            run.client_ready()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -160,7 +167,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def _parse_body_on(self) -> None:
         """Has a fresh parser read the body of the request whose head is known: the one that read the head gave up."""
         assert self._incoming is not None
-        length = self._incoming.length
+        length = self._incoming.arrival.length
         framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
         self.parser = httptools.HttpRequestParser(self)
         self._head_is_known = True
@@ -224,17 +231,32 @@ class EdgeProtocol(HttpToolsProtocol):
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        exchange = Exchange(self, None, target)
-        exchange.scope = self._scope(head, target, exchange)
-        exchange.length = framing.length
-        exchange.has_body = framing.declared
+        expects_continue = head.version == "1.1" and _has_token(head.headers, b"expect", b"100-continue")
+        lane = choose_lane(
+            express=self.listener.express is not None, length=framing.length, expects_continue=expects_continue
+        )
+        peer = self.client[0] if self.client else ""
+        exchange = Exchange(
+            self,
+            Arrival(
+                head.method,
+                target,
+                head.headers,
+                peer,
+                self.scheme or "http",
+                head.version,
+                framing.length,
+                framing.declared,
+            ),
+            lane,
+        )
+        exchange.expects_continue = expects_continue
         exchange.keep_alive = (
             head.version == "1.1"
             and not _has_token(head.headers, b"connection", b"close")
             # A client must be ready to ask again for what comes after a close (RFC 9112 §9.3.2).
             and len(self._exchanges) < _PIPELINE_LIMIT - 1
         )
-        exchange.expects_continue = head.version == "1.1" and _has_token(head.headers, b"expect", b"100-continue")
         self._body_bytes = self._wire_bytes = self._chunks = 0
         # Bytes of the head share the first segment, so only what comes in later ones is measured.
         self._overhead_checked = framing.length is None
@@ -257,11 +279,11 @@ class EdgeProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self._expect(_Expiry.NOTHING, _NEVER)
         elif not self.flow.read_paused:
-            self._deadline = self.loop.time() + self.listener.limits.body_idle_timeout_s
+            self._deadline = min(self.loop.time() + self.listener.limits.body_idle_timeout_s, self._body_until)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
-        if self._incoming is not None and self._incoming.length != 0 and self.parser.should_upgrade():
+        if self._incoming is not None and self._incoming.arrival.length != 0 and self.parser.should_upgrade():
             # httptools ends a request that asks for an upgrade at its head, whatever length it declares. To take its
             # body for the next request would be a smuggler's gift.
             self._body_follows = True
@@ -272,11 +294,19 @@ class EdgeProtocol(HttpToolsProtocol):
             return
         exchange, self._incoming = self._incoming, None
         self._expect(_Expiry.NOTHING, _NEVER)
+        self._body_until = _NEVER
         exchange.finish_body()
         if not exchange.keep_alive:
             self._deaf = True
+        if not exchange.begun:
+            self._advance()
 
     # --- exchanges ---
+
+    def await_body(self, within_s: float) -> None:
+        """Bounds the time for the rest of the body that is being read, however it drips."""
+        self._body_until = self.loop.time() + within_s
+        self._deadline = min(self._deadline, self._body_until)
 
     def body_wanted(self) -> None:
         """An exchange has taken its waiting body bytes: read on."""
@@ -294,7 +324,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if not exchange.keep_alive:
             self._close(unread=exchange.more_body or self._dropped_bytes > 0 or bool(self._exchanges) or self._begun)
         elif self._exchanges:
-            self._begin(self._exchanges[0])
+            self._advance()
         elif not self._begun:
             self.flow.resume_reading()
             self._expect(_Expiry.REQUEST, self.listener.limits.keep_alive_s)
@@ -369,25 +399,42 @@ class EdgeProtocol(HttpToolsProtocol):
     def _enqueue(self, exchange: Exchange) -> None:
         self._exchanges.append(exchange)
         if len(self._exchanges) == 1:
-            self._begin(exchange)
+            self._advance()
         else:
             # Until its turn comes it is not read, and so not waited for.
             self.flow.pause_reading()
             self._expect(_Expiry.NOTHING, _NEVER)
 
+    def _advance(self) -> None:
+        """Begins the exchange that is first in line, and the next where that is answered at once."""
+        if self._is_advancing:
+            return
+        self._is_advancing = True
+        try:
+            while self._exchanges and not self._exchanges[0].begun:
+                exchange = self._exchanges[0]
+                if len(self._exchanges) == 1:
+                    self.flow.resume_reading()
+                if self._incoming is exchange:
+                    if exchange.arrival.length == 0 and exchange.lane is Lane.EXPRESS:
+                        # Its end comes next, in the same breath; begun before it, its answer could come before it.
+                        return
+                    self._expect(_Expiry.BODY, self.listener.limits.body_idle_timeout_s)
+                exchange.begun = True
+                self._begin(exchange)
+        finally:
+            self._is_advancing = False
+
     def _begin(self, exchange: Exchange) -> None:
         if exchange.refusal is not None:
             exchange.answer_refusal(exchange.refusal)
-            return
-        if len(self._exchanges) == 1:
-            self.flow.resume_reading()
-        if self._incoming is exchange:
-            self._expect(_Expiry.BODY, self.listener.limits.body_idle_timeout_s)
-        task = self.loop.create_task(self.app(exchange.scope, exchange.receive, exchange.send))
-        exchange.task = task
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        task.add_done_callback(lambda done: self._ran(exchange, done))
+        elif self.listener.express is not None and exchange.lane is Lane.EXPRESS:
+            self.listener.express.begin(exchange)
+        else:
+            task = exchange.task = self.loop.create_task(self.app(exchange.scope(), exchange.receive, exchange.send))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            task.add_done_callback(lambda done: self._ran(exchange, done))
 
     def _ran(self, exchange: Exchange, task: asyncio.Task[None]) -> None:
         """The application has returned: make sure that the client got one whole answer or a reset."""
@@ -411,7 +458,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if incoming is not None:
             incoming.refuse(refusal)
             return
-        exchange = Exchange(self, None, b"")
+        exchange = Exchange(self, _UNREADABLE)
         exchange.refusal = refusal
         exchange.keep_alive = False
         self._enqueue(exchange)
@@ -452,25 +499,6 @@ class EdgeProtocol(HttpToolsProtocol):
         size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
         if size > limits.header_bytes:
             raise Refusal(ErrorCode.HEADERS_TOO_LARGE, _head_limit(limits.header_bytes), close=True)
-
-    def _scope(self, head: RequestHead, target: bytes, exchange: Exchange) -> dict[str, Any]:
-        raw_path, _, query = target.partition(b"?")
-        path = raw_path.decode("latin-1")
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": head.version,
-            "method": head.method,
-            "scheme": self.scheme,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": head.headers,
-            "client": self.client,
-            "server": self.server,
-            "extensions": {"crossfade": exchange},
-        }
 
 
 def _head_limit(limit: int) -> str:

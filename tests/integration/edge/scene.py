@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from gateway.core.file_changes import initial_policy
 from gateway.core.model import Latch, Scope, Side
 from gateway.core.snapshot import Snapshot, compile_snapshot
-from gateway.edge.general import GeneralLane, LaneClock, LaneSettings
+from gateway.edge.express import ExpressLane
+from gateway.edge.general import GeneralLane
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.listener import EdgeConfig, Listener
+from gateway.edge.passage import LaneClock, LaneSettings, Plane
 from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
 from gateway.settings.load import load_migration
@@ -26,6 +29,9 @@ from gateway.upstream import SideUpstream
 from tests.support.sides import Client, StubSide, client
 from tests.support.waiting import until
 from tests.support.worker import bound_socket
+
+EXPRESS: ContextVar[bool] = ContextVar("EXPRESS", default=True)
+"""Whether the data planes of the running test have an express lane; set for each test by `conftest.lane`."""
 
 
 @dataclass
@@ -45,7 +51,7 @@ class Edge:
         counters: What was observed.
         source: Holds the snapshot.
         server: The server.
-        lane: The lane.
+        plane: What both lanes share.
     """
 
     port: int
@@ -53,7 +59,7 @@ class Edge:
     counters: RequestCounters
     source: Source
     server: EdgeServer
-    lane: GeneralLane
+    plane: Plane
 
     @property
     def forwarded(self) -> list[bytes]:
@@ -82,6 +88,7 @@ class Wish:
     lane: LaneSettings = field(default_factory=lambda: LaneSettings(auth=b"internal", force_secret=b"force"))
     drain: DrainSettings = field(default_factory=DrainSettings)
     latches: Mapping[Scope, Latch] = field(default_factory=dict)
+    express: bool = field(default_factory=lambda: EXPRESS.get())
 
 
 @asynccontextmanager
@@ -99,14 +106,16 @@ async def edge(
     listener = Listener(wish.limits, counters.refused)
     upstreams = {side: SideUpstream(loaded.definition.sides[side]) for side in Side}
     clock = LaneClock(asyncio.get_running_loop().time, time.time, lambda: listener.date, random.Random(7).getrandbits)
-    lane = GeneralLane(source, upstreams, counters, wish.lane, clock)
-    server = EdgeServer(EdgeConfig(lane, listener, EdgeProtocol), wish.drain)
+    plane = Plane(source, upstreams, counters, wish.lane, clock)
+    if wish.express:
+        listener.express = ExpressLane(plane)
+    server = EdgeServer(EdgeConfig(GeneralLane(plane), listener, EdgeProtocol), wish.drain)
     sock = bound_socket()
     port = sock.getsockname()[1]
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     await until(lambda: server.started)
     try:
-        yield Edge(port, sides, counters, source, server, lane)
+        yield Edge(port, sides, counters, source, server, plane)
     finally:
         server.listener.drain(0)
         for connection in tuple(server.listener.connections):

@@ -36,7 +36,7 @@ def both(plane: Edge, script: Script) -> None:
 
 
 def ejections(plane: Edge) -> int:
-    upstreams = [side for side in plane.lane.sides.values() if isinstance(side, SideUpstream)]
+    upstreams = [side for side in plane.plane.sides.values() if isinstance(side, SideUpstream)]
     assert len(upstreams) == 2
     return sum(upstream.stats().ejections for upstream in upstreams)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.model import Side
+from gateway.edge.lane_choice import EXPRESS_BODY_BYTES
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.server import DrainSettings
 from tests.integration.edge.scene import Edge, Wish, answers_in, edge
@@ -63,13 +64,14 @@ async def test_a_request_under_way_is_answered_and_told_to_go(plane: Edge, held:
 
 async def test_an_upload_under_way_is_taken_to_its_end(plane: Edge, held: Held) -> None:
     async with client(plane.port) as c:
-        await c.send(post("/upload", b"").replace(b"length: 0", b"length: 10") + b"hello")
+        half = b"x" * EXPRESS_BODY_BYTES
+        await c.send(post("/upload", b"").replace(b"length: 0", b"length: %d" % (2 * len(half))) + half)
         await held.asked.wait()
         plane.server.drain(linger=False)
         await until(lambda: plane.server.listener.draining)
         held.let.set()
-        await c.send(b"world")
-        assert (await c.answer()).body == b"got:helloworld"
+        await c.send(half)
+        assert (await c.answer()).body == b"got:" + 2 * half
         assert await c.rest() == b""
 
 

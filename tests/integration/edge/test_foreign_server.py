@@ -16,7 +16,8 @@ import uvicorn
 from gateway.core.file_changes import initial_policy
 from gateway.core.model import Side
 from gateway.core.snapshot import compile_snapshot
-from gateway.edge.general import GeneralLane, LaneClock, LaneSettings
+from gateway.edge.general import GeneralLane
+from gateway.edge.passage import LaneClock, LaneSettings, Plane
 from gateway.settings.load import load_migration
 from gateway.telemetry.counters import RequestCounters
 from gateway.upstream import SideUpstream
@@ -63,7 +64,7 @@ async def foreign(directory: Path, sides: dict[Side, StubSide]) -> AsyncIterator
         lambda: b"Thu, 01 Jan 2026 00:00:00 GMT",
         random.Random(7).getrandbits,
     )
-    lane = GeneralLane(Source(snapshot), upstreams, counters, LaneSettings(auth=b"internal"), clock)
+    lane = GeneralLane(Plane(Source(snapshot), upstreams, counters, LaneSettings(auth=b"internal"), clock))
     sock = bound_socket()
     server = uvicorn.Server(
         uvicorn.Config(lane, log_config=None, lifespan="off", date_header=False, server_header=False, ws="none")
@@ -174,7 +175,7 @@ async def test_a_client_that_leaves_ends_the_upstream_call(plane: Foreign, when:
     async with asyncio.timeout(20):
         await closed.wait()
     await until(lambda: plane.outcomes() == {"client_gone": 1})
-    assert plane.lane.in_flight == 0
+    assert plane.lane.plane.in_flight == 0
 
 
 async def test_an_answer_that_breaks_off_never_ends_cleanly(plane: Foreign) -> None:
@@ -227,4 +228,4 @@ async def test_a_server_whose_receive_fails_ends_the_request(plane: Foreign) -> 
     async with asyncio.timeout(20):
         with pytest.raises(RuntimeError, match="the server broke"):
             await plane.lane(scope, broken, send)
-    assert plane.lane.in_flight == 0
+    assert plane.lane.plane.in_flight == 0

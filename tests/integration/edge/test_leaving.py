@@ -7,6 +7,7 @@ import asyncio
 import uvicorn
 
 from gateway.core.model import Side
+from gateway.edge.general import GeneralLane
 from tests.integration.edge.scene import Edge
 from tests.support.raw_upstream import Peer
 from tests.support.sides import client, get, post
@@ -73,7 +74,12 @@ class Foreign:
         self.port = self._sock.getsockname()[1]
         self._server = uvicorn.Server(
             uvicorn.Config(
-                plane.lane, lifespan="off", log_config=None, access_log=False, date_header=False, server_header=False
+                GeneralLane(plane.plane),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                date_header=False,
+                server_header=False,
             )
         )
 

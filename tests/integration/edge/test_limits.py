@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.core.model import Side
-from gateway.edge.general import LaneSettings
 from gateway.edge.limits import EdgeLimits
+from gateway.edge.passage import LaneSettings
 from tests.integration.edge.scene import Edge, Wish, answers_in, edge
 from tests.support.raw_upstream import Peer
 from tests.support.sides import StubSide, client, get, live, migration, post
@@ -149,7 +149,7 @@ async def test_requests_beyond_the_bound_are_shed(tmp_path: Path, sides: dict[Si
     ):
         await a.send(get())
         await b.send(get())
-        await until(lambda: plane.lane.in_flight == 2)
+        await until(lambda: plane.plane.in_flight == 2)
         answer = await c.ask(get())
         assert (answer.status, answer.json()["code"]) == (503, "overloaded")
         assert answer.headers[b"retry-after"] == b"1"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.core.model import Side
-from gateway.edge.general import LaneSettings
 from gateway.edge.limits import EdgeLimits
+from gateway.edge.passage import LaneSettings
 from tests.integration.edge.scene import Edge, Wish, edge, outcomes
 from tests.support.raw_upstream import Peer, answer
 from tests.support.sides import Answer, StubSide, client, get, live, migration, post

@@ -175,7 +175,7 @@ async def test_a_client_that_leaves_takes_all_it_asked_for_along(plane: Edge, si
     async with client(plane.port) as c:
         await c.send(get("/slow") + get() * 10)
         await gate.waiting.wait()
-    await until(lambda: plane.lane.in_flight == 0)
+    await until(lambda: plane.plane.in_flight == 0)
     await until(lambda: not plane.server.listener.connections)
     gate.release.set()
     assert len(plane.forwarded) == 0
@@ -202,7 +202,7 @@ async def test_a_client_that_leaves_an_upload_which_nobody_takes_is_noticed(
         sock = c.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         c.writer.transport.abort()
-    await until(lambda: plane.lane.in_flight == 0)
+    await until(lambda: plane.plane.in_flight == 0)
     full.set()
     async with asyncio.timeout(20):
         await closed.wait()

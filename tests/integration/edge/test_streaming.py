@@ -157,8 +157,8 @@ async def test_a_client_that_leaves_in_mid_upload_ends_the_upstream_call(plane: 
 
     both(plane, take)
     async with client(plane.port) as c:
-        await c.send(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\nabc")
-        await until(lambda: plane.lane.in_flight == 1)
+        await c.send(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nabc")
+        await until(lambda: plane.plane.in_flight == 1)
     async with asyncio.timeout(20):
         await closed.wait()
 

@@ -1,0 +1,176 @@
+"""The express lane: a bounded exchange from the client's socket to a side and back, callback to callback.
+
+No task, no ASGI scope, no queue: what a `Passage` decides is sent when the request is complete, and the answer is
+written as it comes. It must not know rules: those stand in `passage` and core.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from gateway.core.model import ErrorCode, Headers
+from gateway.core.outcome import Outcome
+from gateway.core.refusal import Refusal
+from gateway.edge.exchange import Exchange
+from gateway.edge.passage import Passage, Plane, outcome_of, outcome_of_fault
+from gateway.edge.problem import Problem
+from gateway.errors import UpstreamError
+from gateway.ports import UpstreamCall
+
+_log = structlog.get_logger("crossfade.edge")
+
+
+class ExpressLane:
+    """Carries requests whose body is there.
+
+    Args:
+        plane: What all requests share.
+    """
+
+    __slots__ = ("_plane",)
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+
+    def begin(self, exchange: Exchange) -> None:
+        """Begins with a request whose head is complete; it is sent when its body is."""
+        Run(self._plane, exchange).begin()
+
+
+class Run:
+    """One request on the lane. Implements `ports.AnswerReceiver` and `exchange.Carrier`."""
+
+    __slots__ = ("_call", "_exchange", "_is_over", "_is_paused", "_passage", "_status", "_wants_body")
+
+    def __init__(self, plane: Plane, exchange: Exchange) -> None:
+        self._passage = Passage(plane, exchange.arrival)
+        self._exchange = exchange
+        self._call: UpstreamCall | None = None
+        self._is_over = False
+        self._is_paused = False
+        self._wants_body = False
+        self._status = 0
+        exchange.run = self
+
+    def begin(self) -> None:
+        """Decides as far as the head tells: a refusal need not wait for the body."""
+        try:
+            self._wants_body = self._passage.decide() is not None
+            if self._exchange.more_body:
+                self._exchange.await_body(self._passage.body_read_s)
+            else:
+                self._send()
+        except Refusal as refusal:
+            self.refuse(refusal)
+        except UpstreamError as error:
+            self._fail(error)
+        except Exception as error:
+            self._break(error)
+
+    # -- called by the connection to the client ---------------------------------------------------------------------
+
+    def body_complete(self) -> None:
+        """The body is there."""
+        if self._is_over:
+            return
+        try:
+            self._send()
+        except Refusal as refusal:
+            self.refuse(refusal)
+        except UpstreamError as error:
+            self._fail(error)
+        except Exception as error:
+            self._break(error)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Answers with a refusal."""
+        if self._is_over:
+            return
+        if refusal.close:
+            self._exchange.keep_alive = False
+        self._answer(self._passage.refusal(refusal), Outcome.REFUSED)
+
+    def client_ready(self) -> None:
+        """The client takes bytes again."""
+        if self._is_paused and self._call is not None:
+            self._is_paused = False
+            self._call.resume()
+
+    def client_gone(self) -> None:
+        """The client left: the exchange ends at once."""
+        if self._is_over:
+            return
+        if self._call is not None:
+            self._call.abandon()
+        self._end(Outcome.CLIENT_GONE)
+
+    # -- called by the side -----------------------------------------------------------------------------------------
+
+    def interim_received(self, status: int, headers: Headers) -> None:
+        """Swallowed."""
+
+    def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
+        """A whole answer."""
+        fields = self._passage.answer_fields(status, headers, length)
+        self._end(outcome_of(status))
+        self._exchange.answer(status, fields, body)
+
+    def head_received(self, status: int, headers: Headers, length: int | None) -> None:
+        """The final head."""
+        self._status = status
+        self._exchange.start(status, self._passage.answer_fields(status, headers, length))
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the body."""
+        exchange = self._exchange
+        exchange.write(data, more=True)
+        if exchange.is_write_paused and not self._is_paused and self._call is not None:
+            self._is_paused = True
+            self._call.pause()
+
+    def answer_completed(self) -> None:
+        """The end of the body."""
+        self._end(outcome_of(self._status))
+        self._exchange.write(b"", more=False)
+
+    def exchange_failed(self, error: BaseException) -> None:
+        """No answer, or no more of it."""
+        if isinstance(error, UpstreamError):
+            self._fail(error)
+        else:
+            self._break(error)
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        passage, exchange = self._passage, self._exchange
+        body = exchange.take_whole_body() if exchange.arrival.has_body else None
+        if self._wants_body or passage.is_outdated:
+            passage.decide(body or b"")
+        self._call = passage.upstream.send(passage.request(body), passage.key, self)
+
+    def _fail(self, error: UpstreamError) -> None:
+        started = self._exchange.started
+        outcome = outcome_of_fault(error, started=started)
+        if started:
+            self._end(outcome)
+            self._exchange.abort()
+        else:
+            self._answer(self._passage.fault(error), outcome)
+
+    def _break(self, error: BaseException) -> None:
+        _log.error("express_failed", exc_info=error)
+        if self._exchange.started:
+            self._end(Outcome.FAILURE)
+            self._exchange.abort()
+        else:
+            self.refuse(Refusal(ErrorCode.INTERNAL, "the gateway failed", close=True))
+
+    def _answer(self, answer: Problem, outcome: Outcome) -> None:
+        self._end(outcome)
+        self._exchange.answer(answer.status, answer.headers, answer.body)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._call = None
+        self._is_over = True
+        self._passage.ended(outcome)

@@ -1,0 +1,523 @@
+"""One request on its way: facts, decision, what goes to the side, what goes to the client, the count.
+
+Both lanes are a way to move bytes around this; every rule of a request stands here or in core, once. Nothing in here
+waits, reads a socket or writes to one. It must not know ASGI, connections or tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from gateway.core import force
+from gateway.core.classify import (
+    COMMON_METHODS,
+    Classified,
+    Facts,
+    UnreadableBodyError,
+    arguments_of,
+    parse_body,
+    tool_of,
+)
+from gateway.core.decide import Decision, Doubt, decide, decide_default, decide_unknown, may_force
+from gateway.core.headers import Hop, Incoming, client_address, is_trusted, receive, request_id, to_client, to_side
+from gateway.core.keys import KeyInputs, body_needed, read_key
+from gateway.core.model import Deadlines, ErrorCode, Headers, OperationClass, Side
+from gateway.core.outcome import Outcome
+from gateway.core.refusal import JSONRPC_PARSE_ERROR, Refusal
+from gateway.core.snapshot import Plan, Snapshot
+from gateway.core.stages import Route
+from gateway.edge.problem import STATUS, Problem, RpcShape, problem
+from gateway.errors import UpstreamError
+from gateway.ports import Observer, StreamedBody, Upstream, UpstreamRequest
+
+SERVER_ERROR: Final = 500
+_CLIENT_ERROR: Final = 400
+_NO_CONTENT: Final = 204
+_NOT_MODIFIED: Final = 304
+_MAX_FORWARDS_DIGITS: Final = 9
+# RFC 9110 §7.6.2: a larger value may be lowered to the largest that the recipient supports.
+_MAX_FORWARDS: Final = 10**_MAX_FORWARDS_DIGITS
+
+
+class SnapshotSource(Protocol):
+    """Where the current snapshot is read from."""
+
+    @property
+    def current(self) -> Snapshot | None:
+        """The snapshot in force, or None before there is one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """What the lanes need besides the snapshot.
+
+    Attributes:
+        auth: The internal token, or None.
+        force_secret: Signs `Crossfade-Force`, or None: then none is valid.
+        in_flight: Requests carried at once; more are shed.
+        says_side: Whether answers carry `Crossfade-Side`.
+        says_request_id: Whether answers carry `X-Request-Id`.
+        body_read_s: Longest time for the whole of a body that is read to find an operation or a key in it. The silence
+            between two bytes is bounded by the connection; this bounds a client that drips.
+    """
+
+    auth: bytes | None = None
+    force_secret: bytes | None = None
+    in_flight: int = 4096
+    says_side: bool = True
+    says_request_id: bool = True
+    body_read_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneClock:
+    """Time and entropy, which core takes as arguments.
+
+    Attributes:
+        monotonic: Seconds for durations.
+        unix: Seconds since the epoch.
+        date: The current `Date`, kept by a timer.
+        entropy: Random bits; `entropy(n)` gives n of them.
+    """
+
+    monotonic: Callable[[], float]
+    unix: Callable[[], float]
+    date: Callable[[], bytes]
+    entropy: Callable[[int], int]
+
+
+class Plane:
+    """What all requests of a worker share, whichever lane they take.
+
+    Attributes:
+        source: Gives the snapshot.
+        sides: The two upstreams; replaced as a whole when the definition changes.
+        observer: Is told what happened.
+        settings: Fixed for the life of the process.
+        clock: Time and entropy.
+        in_flight: Requests being carried.
+    """
+
+    __slots__ = ("clock", "in_flight", "observer", "settings", "sides", "source")
+
+    def __init__(
+        self,
+        source: SnapshotSource,
+        sides: Mapping[Side, Upstream],
+        observer: Observer,
+        settings: LaneSettings,
+        clock: LaneClock,
+    ) -> None:
+        self.source = source
+        self.sides = sides
+        self.observer = observer
+        self.settings = settings
+        self.clock = clock
+        self.in_flight = 0
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A request as the connection knows it when its head is complete.
+
+    Attributes:
+        method: As sent.
+        target: In origin-form.
+        headers: All of them, lower-case names.
+        peer: Address of the connection's other end, empty when it has none.
+        scheme: `http` or `https`.
+        version: `1.1` or `1.0`.
+        length: Declared length of the body; None when it is chunked.
+        has_body: Whether the client declared a body at all.
+    """
+
+    method: str
+    target: bytes
+    headers: Headers
+    peer: str
+    scheme: str
+    version: str
+    length: int | None
+    has_body: bool
+
+
+class Passage:
+    """One request. Call `decide`, then `request`, then `answer_fields`; `ended` in any case, once.
+
+    Attributes:
+        body_limit: Largest body that is forwarded; None: any.
+        side: Who answers; None until decided.
+        key: The request's key, or None.
+    """
+
+    __slots__ = (
+        "_arrival",
+        "_began",
+        "_doubts",
+        "_facts",
+        "_incoming",
+        "_is_told_by_header",
+        "_plan",
+        "_plane",
+        "_request_id",
+        "_rpc",
+        "_snapshot",
+        "_trusted",
+        "body_limit",
+        "key",
+        "side",
+    )
+
+    def __init__(self, plane: Plane, arrival: Arrival) -> None:
+        self._plane = plane
+        self._arrival = arrival
+        self._began = plane.clock.monotonic()
+        self._plan: Plan | None = None
+        self._rpc: RpcShape | None = None
+        self._request_id = b""
+        self._is_told_by_header = False
+        self._trusted = False
+        self._snapshot: Snapshot | None = None
+        self._incoming: Incoming | None = None
+        self._facts: Facts | None = None
+        self._doubts: list[Doubt] = []
+        self.body_limit: int | None = None
+        self.side: Side | None = None
+        self.key: str | None = None
+        plane.in_flight += 1
+
+    # --- facts and decision ---
+
+    def decide(self, body: bytes | None = None) -> int | None:
+        """Finds the side. Call it again with the body where it asks for it, and when the policy has changed meanwhile.
+
+        Args:
+            body: The whole body, once it is there.
+
+        Returns:
+            None when the side is found; else the largest body that is read in order to find it.
+
+        Raises:
+            Refusal: The request is not carried.
+        """
+        snapshot = self._snapshot = self._plane.source.current
+        if snapshot is None:
+            raise Refusal(ErrorCode.POLICY_UNAVAILABLE, "no policy is known yet; try again in a moment")
+        facts = self._facts
+        if facts is None:
+            facts = self._facts = self._gather(snapshot)
+        decision = self._judge(snapshot, facts, body)
+        if isinstance(decision, int):
+            return decision
+        self.side = decision.side
+        return None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the policy has changed since the decision: what has not been sent yet must be decided again."""
+        return self._plane.source.current is not self._snapshot
+
+    @property
+    def body_read_s(self) -> float:
+        """Longest time for a body that is awaited whole."""
+        longest = self._plane.settings.body_read_s
+        total_s = self._deadlines.total_s
+        return longest if total_s is None else min(longest, total_s)
+
+    @property
+    def _deadlines(self) -> Deadlines:
+        if self._plan is not None:
+            return self._plan.operation.deadlines
+        assert self._snapshot is not None
+        return self._snapshot.definition.default.deadlines
+
+    def _gather(self, snapshot: Snapshot) -> Facts:
+        plane, arrival = self._plane, self._arrival
+        if plane.in_flight > plane.settings.in_flight:
+            raise Refusal(ErrorCode.OVERLOADED, "too many requests are in flight")
+        proxies = snapshot.definition.trusted_proxies
+        self._trusted = trusted = is_trusted(arrival.peer, proxies)
+        incoming = self._incoming = receive(
+            arrival.headers, trusted_peer=trusted, guarded=snapshot.guarded_headers, pseudonym=snapshot.pseudonym
+        )
+        if incoming.forged:
+            plane.observer.forged(incoming.forged)
+        self._request_id = request_id(incoming.headers, entropy=plane.clock.entropy(128))
+        if incoming.looping:
+            raise Refusal(ErrorCode.BAD_REQUEST, "the request has come through this gateway before: routing loop")
+        path, _, query = arrival.target.partition(b"?")
+        address = client_address(arrival.peer, incoming.forwarded_for, proxies) if trusted else arrival.peer
+        facts = Facts(arrival.method, path, query, incoming.headers, address)
+        self._refuse_what_is_not_carried(facts)
+        return facts
+
+    def _refuse_what_is_not_carried(self, facts: Facts) -> None:
+        upgrade = [value.strip(b" \t").lower() for name, value in self._arrival.headers if name == b"upgrade"]
+        if b"websocket" in upgrade:
+            raise Refusal(ErrorCode.NOT_IMPLEMENTED, "WebSocket tunnels are not carried yet")
+        if facts.method == "OPTIONS":
+            _count_down_max_forwards(facts.headers)
+
+    def _judge(self, snapshot: Snapshot, facts: Facts, body: bytes | None) -> Decision | int:
+        """The decision, or how much of the body it needs."""
+        self._doubts = []
+        self._plan = None
+        self.key = None
+        classified = snapshot.router.classify(facts)
+        message: object = None
+        self._is_told_by_header = classified.is_mcp and classified.operation is not None
+        if classified.body_names_operation:
+            limit = self._bounded(snapshot.mcp_body_limit_bytes)
+            if body is None:
+                return limit
+            message = self._parse(body, is_mcp=True)
+            classified = Classified(snapshot.router.classify_mcp_body(message), is_mcp=True)
+        if classified.operation is None:
+            default_limit = snapshot.definition.default.body_limit_bytes
+            self.body_limit = None if default_limit is None else self._bounded(default_limit)
+            if isinstance(message, dict) and message.get("method") == "tools/call" and tool_of(message) is None:
+                self._doubts.append(Doubt.UNKNOWN_OPERATION)
+                return decide_unknown(snapshot)
+            return decide_default(snapshot)
+        plan = self._plan = snapshot.plans[classified.operation]
+        limit = self.body_limit = self._bounded(plan.operation.body_limit_bytes)
+        recipes = plan.group.recipes
+        inputs = KeyInputs(facts.headers, classified.params, facts.query, facts.client_address)
+        if plan.body_decides:
+            if message is None and body_needed(recipes, inputs):
+                if body is None:
+                    return limit
+                try:
+                    message = self._parse(body, is_mcp=classified.is_mcp)
+                except UnreadableBodyError:
+                    self._doubts.append(Doubt.UNREADABLE_BODY)
+            inputs.arguments = arguments_of(message, is_mcp=classified.is_mcp)
+        key = self.key = read_key(recipes, inputs)
+        if key is None and plan.route is not Route.OLD:
+            self._doubts.append(Doubt.NO_KEY)
+        return decide(plan, key, force=self._forced(snapshot, plan))
+
+    def _bounded(self, limit: int) -> int:
+        """The limit, held against the declared length.
+
+        Raises:
+            Refusal: The body is declared to be larger.
+        """
+        length = self._arrival.length
+        if length is not None and length > limit:
+            raise too_large(limit)
+        return limit
+
+    def _parse(self, body: bytes, *, is_mcp: bool) -> object:
+        """The JSON message in a body.
+
+        Raises:
+            Refusal: Ambiguous; on the MCP path also what is no JSON.
+            UnreadableBodyError: No JSON, elsewhere.
+        """
+        try:
+            message = parse_body(body)
+        except UnreadableBodyError as exc:
+            if is_mcp:
+                raise Refusal(ErrorCode.BAD_REQUEST, f"parse error: {exc}", rpc_code=JSONRPC_PARSE_ERROR) from exc
+            raise
+        if is_mcp and isinstance(message, dict):
+            self._rpc = RpcShape(_rpc_id(message))
+        return message
+
+    def _forced(self, snapshot: Snapshot, plan: Plan) -> Side | None:
+        incoming = self._incoming
+        if incoming is None or incoming.force is None:
+            return None
+        plane = self._plane
+        secret = plane.settings.force_secret
+        migration = snapshot.definition.migration
+        side = force.verify(secret, migration, incoming.force, plane.clock.unix()) if secret else None
+        if side is None or not may_force(plan):
+            plane.observer.force_ignored()
+            return None
+        return side
+
+    # --- the exchange ---
+
+    @property
+    def upstream(self) -> Upstream:
+        """The side that was decided for."""
+        assert self.side is not None
+        return self._plane.sides[self.side]
+
+    def request(self, body: bytes | StreamedBody | None) -> UpstreamRequest:
+        """What goes to the side."""
+        arrival, plan, snapshot, incoming = self._arrival, self._plan, self._snapshot, self._incoming
+        assert snapshot is not None
+        assert incoming is not None
+        assert self.side is not None
+        op_class = plan.operation.op_class if plan is not None else snapshot.definition.default.op_class
+        is_read = op_class is OperationClass.READ
+        side = snapshot.definition.sides[self.side]
+        hop = Hop(
+            peer=arrival.peer.encode() or b"unknown",
+            scheme=arrival.scheme.encode(),
+            version=arrival.version.encode(),
+            pseudonym=snapshot.pseudonym,
+            trusted_peer=self._trusted,
+            host=side.host.encode() if side.host else None,
+            fallback_host=side.instances[0].authority.encode(),
+            auth=self._plane.settings.auth,
+        )
+        extra = self._write_fields(incoming.headers)
+        return UpstreamRequest(
+            method=arrival.method.encode("latin-1"),
+            target=arrival.target,
+            headers=to_side(incoming, hop, self._request_id, extra, entropy=self._plane.clock.entropy(192)),
+            body=body,
+            deadlines=self._deadlines,
+            may_retry=is_read and (not self._is_told_by_header or self._is_confirmed_by(body, snapshot)),
+        )
+
+    def _write_fields(self, headers: Headers) -> Headers:
+        if self._plan is None or self._plan.operation.op_class is not OperationClass.WRITE:
+            return []
+        clock = self._plane.clock
+        now = datetime.fromtimestamp(clock.unix(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields: Headers = [(b"crossfade-request-time", now.encode())]
+        if not any(name == b"idempotency-key" and value.strip(b" \t") for name, value in headers):
+            fields.append((b"idempotency-key", b"%032x" % clock.entropy(128)))
+        return fields
+
+    def _is_confirmed_by(self, body: bytes | StreamedBody | None, snapshot: Snapshot) -> bool:
+        """Whether the body calls the operation that the MCP headers named.
+
+        They may lie, and a write that passes for a read must not be sent twice.
+        """
+        if not isinstance(body, bytes) or self._plan is None:
+            return False
+        try:
+            return snapshot.router.classify_mcp_body(parse_body(body)) == self._plan.operation.name
+        except (Refusal, UnreadableBodyError):
+            return False
+
+    def answer_fields(self, status: int, headers: Headers, length: int | None) -> Headers:
+        """The fields of the side's answer for the client, `Content-Length` among them where the answer has one.
+
+        Args:
+            status: Of the answer.
+            headers: As the side sent them.
+            length: As `UpstreamResponse.length`.
+        """
+        fields = to_client(headers, self._own_fields(), date=self._plane.clock.date())
+        if self._arrival.method == "HEAD" or status == _NOT_MODIFIED:
+            # The length of the body that a GET would have had; RFC 9110 §8.6.
+            fields.extend(_single_length(headers))
+        elif length is not None and status != _NO_CONTENT:
+            fields.append((b"content-length", b"%d" % length))
+        return fields
+
+    # --- own answers ---
+
+    def refusal(self, refusal: Refusal) -> Problem:
+        """The answer to a request that is not carried."""
+        self._plane.observer.refused(refusal.code)
+        rpc = self._shape()
+        if rpc is not None and refusal.rpc_code is not None:
+            rpc = RpcShape(rpc.request_id, refusal.rpc_code)
+        return self._own_answer(problem(refusal.code, refusal.message, rpc=rpc, allow=refusal.allow))
+
+    def fault(self, error: UpstreamError) -> Problem:
+        """The answer where a side gave none."""
+        self._plane.observer.refused(error.code)
+        if STATUS[error.code] < SERVER_ERROR:
+            message = "the request did not arrive whole and in time"
+            return self._own_answer(problem(error.code, message, rpc=self._shape()))
+        message = f"the {self.side} side gave no usable answer ({error.code}, phase {error.phase})"
+        # Whoever sent a write that may have arrived cannot know whether it took effect.
+        is_write = self._plan is None or self._plan.operation.op_class is OperationClass.WRITE
+        retryable = False if is_write and error.sent else None
+        return self._own_answer(problem(error.code, message, rpc=self._shape(), retryable=retryable))
+
+    def _own_answer(self, answer: Problem) -> Problem:
+        length = (b"content-length", b"%d" % len(answer.body))
+        fields = [*answer.headers, (b"date", self._plane.clock.date()), *self._own_fields(), length]
+        return Problem(answer.status, fields, answer.body)
+
+    def _own_fields(self) -> Headers:
+        settings = self._plane.settings
+        fields: Headers = []
+        if settings.says_side and self.side is not None:
+            fields.append((b"crossfade-side", self.side.value.encode()))
+        if settings.says_request_id and self._request_id:
+            fields.append((b"x-request-id", self._request_id))
+        return fields
+
+    def _shape(self) -> RpcShape | None:
+        if self._rpc is not None:
+            return self._rpc
+        snapshot = self._plane.source.current
+        if snapshot is None or not snapshot.router.is_mcp_path(self._arrival.target.partition(b"?")[0]):
+            return None
+        return RpcShape()
+
+    # --- the count ---
+
+    def ended(self, outcome: Outcome) -> None:
+        """The request is over. Call it once."""
+        plane = self._plane
+        plane.in_flight -= 1
+        for doubt in self._doubts:
+            plane.observer.doubted(doubt)
+        operation = self._plan.operation.name if self._plan is not None else None
+        plane.observer.answered(operation, self.side, outcome, plane.clock.monotonic() - self._began)
+
+
+def outcome_of(status: int) -> Outcome:
+    """How a request ended that a side answered."""
+    if status >= SERVER_ERROR:
+        return Outcome.FAILURE
+    return Outcome.CLIENT_ERROR if status >= _CLIENT_ERROR else Outcome.OK
+
+
+def outcome_of_fault(error: BaseException, *, started: bool) -> Outcome:
+    """How a request ended that a side did not answer, or not to the end.
+
+    Args:
+        error: What ended the exchange.
+        started: Whether the answer had begun.
+    """
+    if not isinstance(error, UpstreamError) or STATUS[error.code] >= SERVER_ERROR:
+        return Outcome.FAILURE
+    # Else the client: one that does not take its answer is the same as one that left.
+    return Outcome.CLIENT_GONE if started else Outcome.REFUSED
+
+
+def too_large(limit: int) -> Refusal:
+    """The refusal of a body over a limit."""
+    return Refusal(ErrorCode.BODY_TOO_LARGE, f"the body is larger than {limit} bytes", close=True)
+
+
+def _rpc_id(message: dict[str, object]) -> str | int | None:
+    request = message.get("id")
+    return request if isinstance(request, (str, int)) and not isinstance(request, bool) else None
+
+
+def _single_length(headers: Headers) -> Headers:
+    lengths = {value.strip(b" \t") for name, value in headers if name == b"content-length"}
+    return [(b"content-length", length) for length in lengths if len(lengths) == 1 and length.isdigit()]
+
+
+def _count_down_max_forwards(headers: Headers) -> None:
+    """RFC 9110 §7.6.2: an OPTIONS request says how many more intermediaries it may pass.
+
+    Raises:
+        Refusal: It may pass none: the gateway is who was asked.
+    """
+    for at, (name, value) in enumerate(headers):
+        digits = value.strip(b" \t").lstrip(b"0") or b"0"
+        if name == b"max-forwards" and value.strip(b" \t").isdigit():
+            left = int(digits) if len(digits) <= _MAX_FORWARDS_DIGITS else _MAX_FORWARDS
+            if left == 0:
+                raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, "Max-Forwards ends here", allow=COMMON_METHODS)
+            headers[at] = (name, b"%d" % (left - 1))
