@@ -24,6 +24,8 @@ BODY_DEPTH_LIMIT: Final = 100
 
 _REFUSED_METHODS: Final = frozenset({"TRACE", "CONNECT"})
 COMMON_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_REMEMBERED_PATHS: Final = 4096
+_REMEMBERED_PATH_BYTES: Final = 128
 _BASE64_VALUE: Final = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
 
 _Found = tuple[str, tuple[tuple[int, str], ...]]
@@ -49,7 +51,7 @@ class Facts:
     client_address: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Classified:
     """What a request is, as far as its headers tell.
 
@@ -91,6 +93,8 @@ class Router:
         self._literal: dict[tuple[str, Segments], str] = {}
         self._root = _Node()
         self._tools: dict[str, str] = {}
+        # Paths that were let through before. Bounded, because clients choose them.
+        self._known: dict[tuple[str, bytes], Classified] = {}
         prefixes: set[str | None] = {definition.mcp_path}
         for operation in definition.operations.values():
             if operation.mcp is not None:
@@ -130,7 +134,19 @@ class Router:
             raise Refusal(
                 ErrorCode.METHOD_NOT_ALLOWED, f"{facts.method} is not forwarded", close=True, allow=COMMON_METHODS
             )
-        path = normalise(facts.path)
+        route = facts.method, facts.path
+        known = self._known.get(route)
+        if known is None:
+            known = self._classify_path(facts.method, facts.path)
+            if len(facts.path) <= _REMEMBERED_PATH_BYTES:
+                if len(self._known) >= _REMEMBERED_PATHS:
+                    self._known.clear()
+                self._known[route] = known
+        return self._classify_mcp(facts) if known.is_mcp else known
+
+    def _classify_path(self, method: str, raw_path: bytes) -> Classified:
+        """What method and path alone tell."""
+        path = normalise(raw_path)
         if self._denied.may_hold(path):
             raise Refusal(ErrorCode.NOT_FOUND, "no such path")
         if path.hostile and self._claimed.may_hold(path):
@@ -140,11 +156,11 @@ class Router:
             )
         if path.segments == self._mcp_segments:
             _refuse_changed(path)
-            return self._classify_mcp(facts)
-        found = self._match(facts.method, path.segments)
+            return Classified(None, is_mcp=True)
+        found = self._match(method, path.segments)
         if found is None:
             for reading in path.other_readings():
-                if reading == self._mcp_segments or self._match(facts.method, reading) is not None:
+                if reading == self._mcp_segments or self._match(method, reading) is not None:
                     raise Refusal(ErrorCode.BAD_REQUEST, f"ambiguous path; some read it as /{'/'.join(reading)}")
             return Classified(None)
         _refuse_changed(path)

@@ -5,8 +5,8 @@ kill, stage (where all keys have one side), pending, deny, allow, force, percent
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from gateway.core.model import SCOPE_ALL, ErrorCode, OperationClass, Side, Writes
 from gateway.core.refusal import Refusal
@@ -38,8 +38,7 @@ class Doubt(StrEnum):
     UNKNOWN_OPERATION = "unknown_operation"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A side and why."""
 
     side: Side

@@ -7,10 +7,10 @@ must not say, then the gateway adds its own. A header list is never changed in p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.core.model import Headers
 
@@ -53,6 +53,53 @@ _GATEWAY_WRITES: Final = frozenset(
 )
 """Fields whose underscore spelling a CGI-style side would read as the field itself."""
 
+
+class _Names:
+    """Sorts field names into ordinary ones and those that some rule below is about, and remembers which are which.
+
+    Nearly all names are ordinary, and few occur: to look one up costs a tenth of asking every rule. Bounded, because
+    clients choose names.
+    """
+
+    __slots__ = ("_known", "_special")
+
+    _KNOWN_MAX: Final = 1024
+    _NAME_BYTES: Final = 64
+
+    def __init__(self, special: Callable[[bytes], bool]) -> None:
+        self._special = special
+        self._known: dict[bytes, bool] = {}
+
+    def is_ordinary(self, name: bytes) -> bool:
+        """Whether no rule is about fields of this name."""
+        known = self._known.get(name)
+        if known is None:
+            known = not self._special(name)
+            if len(name) <= self._NAME_BYTES:
+                if len(self._known) >= self._KNOWN_MAX:
+                    self._known.clear()
+                self._known[name] = known
+        return known
+
+
+def _is_special_in_request(name: bytes) -> bool:
+    return (
+        b"_" in name
+        or name.startswith((b"crossfade-", _FORWARDING_PREFIX))
+        or name in _FORWARDING
+        or name in _NEVER_FORWARDED
+        or name == b"via"
+    )
+
+
+def _is_special_in_answer(name: bytes) -> bool:
+    return name.startswith(b"crossfade-") or name in HOP_BY_HOP or name in (b"content-length", b"date")
+
+
+_IN_REQUEST: Final = _Names(_is_special_in_request)
+_IN_ANSWER: Final = _Names(_is_special_in_answer)
+_NO_NAMES: Final[frozenset[bytes]] = frozenset()
+
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # W3C Trace Context §3.2: version ff is invalid, ids are not all zero; only version 00 has a fixed length.
 _TRACEPARENT: Final = re.compile(
@@ -91,9 +138,16 @@ def receive(headers: Headers, *, trusted_peer: bool, guarded: frozenset[bytes], 
     """
     named = _named_by_connection(headers)
     incoming = Incoming([])
+    kept = incoming.headers
     forces: list[bytes] = []
     passes = 0
-    for name, value in headers:
+    is_ordinary = _IN_REQUEST.is_ordinary
+    for item in headers:
+        name, value = item
+        if is_ordinary(name):
+            if name not in named:
+                kept.append(item)
+            continue
         plain = name if b"_" not in name else name.replace(b"_", b"-")
         # Before `Connection` is heard: what it names would go uncounted, or strike out a trusted proxy's word.
         if plain.startswith(b"crossfade-"):
@@ -107,7 +161,7 @@ def receive(headers: Headers, *, trusted_peer: bool, guarded: frozenset[bytes], 
             elif name == b"x-forwarded-for":
                 incoming.forwarded_for.append(value)
             else:
-                incoming.headers.append((name, value))
+                kept.append(item)
         elif name in _NEVER_FORWARDED or name in named:
             continue
         elif plain is not name and (plain in _GATEWAY_WRITES or plain in guarded):
@@ -115,7 +169,7 @@ def receive(headers: Headers, *, trusted_peer: bool, guarded: frozenset[bytes], 
         else:
             if name == b"via":
                 passes += _passes_through(value, pseudonym)
-            incoming.headers.append((name, value))
+            kept.append(item)
     if len(forces) == 1:
         incoming.force = forces[0]
     else:
@@ -129,8 +183,7 @@ def _passes_through(via: bytes, pseudonym: bytes) -> int:
     return sum(member.split()[1:2] == [pseudonym] for member in via.split(b","))
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(NamedTuple):
     """What the gateway says of itself and of the client to a side.
 
     Attributes:
@@ -164,21 +217,24 @@ def to_side(incoming: Incoming, hop: Hop, request_id: bytes, extra: Headers, *, 
         extra: More fields to add; they replace the client's of the same name.
         entropy: At least 192 random bits, for a trace that starts here.
     """
-    replaced = {name for name, _ in extra}
+    replaced = {name for name, _ in extra} if extra else _NO_NAMES
     out: Headers = []
     host: bytes | None = None
     has_forwarded_host = has_forwarded_proto = False
     traceparents: list[bytes] = []
-    for name, value in incoming.headers:
+    for item in incoming.headers:
+        name = item[0]
         if name == b"host":
-            host = value
-            out.append((name, hop.host or value))
+            host = item[1]
+            out.append((name, hop.host) if hop.host else item)
         elif name == b"traceparent":
-            traceparents.append(value)
+            traceparents.append(item[1])
         elif name != b"x-request-id" and name not in replaced:
-            has_forwarded_host |= name == b"x-forwarded-host"
-            has_forwarded_proto |= name == b"x-forwarded-proto"
-            out.append((name, value))
+            if name == b"x-forwarded-host":
+                has_forwarded_host = True
+            elif name == b"x-forwarded-proto":
+                has_forwarded_proto = True
+            out.append(item)
     if len(traceparents) == 1 and is_traceparent(traceparents[0]):
         out.append((b"traceparent", traceparents[0]))
     else:
@@ -186,8 +242,11 @@ def to_side(incoming: Incoming, hop: Hop, request_id: bytes, extra: Headers, *, 
         out = [item for item in out if item[0] != b"tracestate"]
         out.append((b"traceparent", new_traceparent(entropy)))
     out.append((b"via", hop.version + b" " + hop.pseudonym))
-    chain = (value.strip(b" \t,") for value in incoming.forwarded_for)
-    out.append((b"x-forwarded-for", b", ".join((*filter(None, chain), hop.peer))))
+    peers = hop.peer
+    if incoming.forwarded_for:
+        chain = (value.strip(b" \t,") for value in incoming.forwarded_for)
+        peers = b", ".join((*filter(None, chain), peers))
+    out.append((b"x-forwarded-for", peers))
     if not has_forwarded_proto:
         out.append((b"x-forwarded-proto", hop.scheme))
     if host is None:
@@ -211,37 +270,41 @@ def to_client(headers: Headers, extra: Headers, *, date: bytes) -> Headers:
     """
     named = _named_by_connection(headers)
     replaced = {name for name, _ in extra}
-    out = [
-        (name, value)
-        for name, value in headers
-        if name not in HOP_BY_HOP
-        and name != b"content-length"
-        and name not in named
-        and name not in replaced
-        and not name.startswith(b"crossfade-")
-    ]
-    if not any(name == b"date" for name, _ in out):
+    has_date = False
+    out: Headers = []
+    is_ordinary = _IN_ANSWER.is_ordinary
+    for item in headers:
+        name = item[0]
+        if name in named or name in replaced:
+            continue
+        if is_ordinary(name):
+            out.append(item)
+        elif name == b"date":
+            has_date = True
+            out.append(item)
+    if not has_date:
         out.append((b"date", date))
     out.extend(extra)
     return out
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes] | set[bytes]:
-    named: set[bytes] = set()
+    named: set[bytes] | None = None
     for name, value in headers:
         if name == b"connection" and value not in (b"keep-alive", b"close", b"Keep-Alive"):
+            named = named or set()
             named.update(token.strip(b" \t").lower() for token in value.split(b","))
-    return named - _NOT_DELETABLE if named else _NOTHING
-
-
-_NOTHING: Final[frozenset[bytes]] = frozenset()
+    return _NO_NAMES if named is None else named - _NOT_DELETABLE
 
 
 def request_id(headers: Headers, *, entropy: int) -> bytes:
     """The client's request id if it sent one valid one, else a new one of 32 hex digits."""
-    ids = [value for name, value in headers if name == b"x-request-id"]
-    if len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]):
-        return ids[0]
+    given: bytes | None = None
+    for name, value in headers:
+        if name == b"x-request-id":
+            given = value if given is None else b""
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
     return b"%032x" % (entropy & ((1 << 128) - 1))
 
 

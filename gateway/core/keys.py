@@ -100,8 +100,7 @@ def _read_recipe(recipe: KeyRecipe, inputs: KeyInputs) -> list[str] | None:
 def _read_source(source: KeySource, inputs: KeyInputs) -> str | None:
     match source.kind:
         case KeySourceKind.HEADER:
-            name = source.name.encode()
-            return _only(value for header, value in inputs.headers if header == name)
+            return _header(inputs.headers, source.name.encode())
         case KeySourceKind.PATH:
             return inputs.path_params.get(source.name)
         case KeySourceKind.QUERY:
@@ -114,13 +113,26 @@ def _read_source(source: KeySource, inputs: KeyInputs) -> str | None:
             return _address_key(inputs.client_address)
 
 
+def _header(headers: Headers, name: bytes) -> str | None:
+    found: bytes | None = None
+    for header, value in headers:
+        if header == name:
+            value = value.strip(b" \t")
+            if found is not None and found != value:
+                return None
+            found = value
+    return _text(found) if found is not None else None
+
+
 def _only(values: Iterable[bytes]) -> str | None:
     """The value if there is one, or several that agree; sides differ on which of two they read."""
     distinct = {value.strip(b" \t") for value in values}
-    if len(distinct) != 1:
-        return None
+    return _text(distinct.pop()) if len(distinct) == 1 else None
+
+
+def _text(value: bytes) -> str | None:
     try:
-        return distinct.pop().decode()
+        return value.decode()
     except UnicodeDecodeError:
         return None
 

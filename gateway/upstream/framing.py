@@ -58,7 +58,7 @@ def write_request_head(request: UpstreamRequest) -> bytes:
     """
     body = request.body
     lines = [b"%b %b HTTP/1.1" % (request.method, request.target)]
-    lines += [b"%b: %b" % field for field in request.headers if field[0] not in _CONNECTION_FIELDS]
+    lines += [b": ".join(field) for field in request.headers if field[0] not in _CONNECTION_FIELDS]
     if body is None:
         pass
     elif not isinstance(body, StreamedBody):
