@@ -76,14 +76,14 @@ def build_state(parts: Parts, definition: Definition, process: str) -> State:
 
 
 def load_parts_migration(parts: Parts, settings: GatewaySettings) -> LoadedMigration:
-    """Loads the migration file in use, with the addresses of the bundled services that run.
+    """Loads the migration file that was accepted last, with the addresses of the bundled services that run.
 
     Raises:
         SettingsError: With everything that is wrong with it.
         PartsFileError: It is not known which file that is.
     """
     bundled: Mapping[str, tuple[Instance, ...]] = {name: (parse_instance(url),) for name, url in parts.bundled.items()}
-    return load_migration(parts.migration_file, bundled, settings.default_deadlines)
+    return load_migration(parts.accepted_file, bundled, settings.default_deadlines)
 
 
 class DataPlane:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
-import uvicorn
 
 from gateway.app import State, build_state, load_parts_migration
 from gateway.control import handlers
@@ -34,6 +33,7 @@ from gateway.errors import CrossfadeError, PolicyAbsentError, StaleEpochError
 from gateway.parts import Parts, read_secret
 from gateway.settings import LoadedMigration, SettingsError
 from gateway.settings.gateway_file import GatewaySettings
+from gateway.small_server import SmallServer, SmallServerConfig
 from gateway.state.boot import WriteBack, first_boot
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.counters import CounterStore
@@ -51,15 +51,6 @@ _DRAIN_S: Final = 5
 _HEAD_BYTES: Final = 32 * 1024
 
 _log = structlog.get_logger("crossfade.control")
-
-
-class ControlServer(uvicorn.Server):
-    """Serves the control port. Signals are the process's business, not uvicorn's."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves signals alone."""
-        yield
 
 
 class ControlPlane:
@@ -100,17 +91,10 @@ class ControlPlane:
                 notes=[LOCAL_SANDBOXES] if parts.bundled else [],
             )
         )
-        self.server = ControlServer(
-            uvicorn.Config(
+        self.server = SmallServer(
+            SmallServerConfig(
                 self.app,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=_CONNECTIONS,
+                connections=_CONNECTIONS,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_DRAIN_S,
                 h11_max_incomplete_event_size=_HEAD_BYTES,

@@ -16,6 +16,7 @@ from typing import Any, Final
 from gateway.errors import CrossfadeError
 
 VERSION: Final = 1
+ACCEPTED_NAME: Final = "migration.accepted"
 
 
 class PartsFileError(CrossfadeError):
@@ -57,6 +58,20 @@ class Parts:
             return Path(self.migration_pointer.read_text(encoding="utf-8").strip())
         except OSError as exc:
             raise PartsFileError(f"{self.migration_pointer} cannot be read: {exc.strerror}") from exc
+
+    @property
+    def accepted_file(self) -> Path:
+        """The copy of the migration file that was last found right, which every process loads.
+
+        Not the operator's file itself: a process that is started again may find that one half edited, broken or gone,
+        and would not come back, or come back with what nobody has told it to use. Where no supervisor made a copy, the
+        file itself.
+
+        Raises:
+            PartsFileError: It is not known.
+        """
+        copy = Path(self.data_dir) / ACCEPTED_NAME
+        return copy if copy.exists() else self.migration_file
 
     @property
     def migration_pointer(self) -> Path:

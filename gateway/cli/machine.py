@@ -5,6 +5,7 @@ The composition root of the supervisor: the one place where settings, local part
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -20,9 +21,10 @@ from gateway.local.embedded_redis import EmbeddedRedis, prepare_redis
 from gateway.local.errors import StartError
 from gateway.local.plan import CHANNEL_FD, SOCKET_FD, PartSpec
 from gateway.local.readiness import http_probe, redis_probe
+from gateway.local.redis_lock import wait_for_predecessor
 from gateway.local.run import Machine
 from gateway.local.sockets import bind_one, bind_shared, url_of
-from gateway.parts import Parts, read_secret
+from gateway.parts import ACCEPTED_NAME, Parts, read_secret
 from gateway.settings import GatewaySettings, load_gateway_settings, load_migration, locate_gateway, locate_migration
 from gateway.settings.addresses import BUNDLED_PREFIX, is_placeholder, parse_instance
 from gateway.telemetry.exposition import Metrics
@@ -35,6 +37,7 @@ TOKEN_PREFIX: Final = "cf_"  # noqa: S105 - what every token begins with
 _LOOPBACK: Final = "127.0.0.1"
 _START_LIMIT_S: Final = 60.0
 _STOP_MARGIN_S: Final = 5.0
+_BACKLOG: Final = 1024
 _SERVICE_UMASK: Final = 0o022
 _SECRETS_IN_ENVIRONMENT: Final = frozenset(
     {"CROSSFADE_INTERNAL_TOKEN", "CROSSFADE_FORCE_SECRET", "CROSSFADE_REDIS_URL", "REDISCLI_AUTH"}
@@ -93,6 +96,7 @@ class _Builder:
         self.taken = taken
         taken.callback(self.data_dir.close)
         self.redis: EmbeddedRedis | None = None
+        self.redis_lock = -1
         self.bundled: dict[str, socket.socket] = {}
 
     def build(self) -> Machine:
@@ -108,11 +112,14 @@ class _Builder:
         ops = bind_one(settings.ops_host, settings.ops_port)
         if wanted.services:
             self.bundled = {name: bind_one(_LOOPBACK, 0) for name in _bundled_services(self.definition)}
+            for sock in self.bundled.values():
+                # A request that comes before the service has started waits for it, as it does after a crash.
+                sock.listen(_BACKLOG)
         for sock in (*workers, *([control] if control else []), ops, *self.bundled.values()):
             self.taken.enter_context(closing(sock))
         parts = self._parts()
         # Again, with the addresses that are known now: nothing is started for a file that does not work.
-        self.definition = _load(self.migration_file, parts)
+        self.definition = self._accept(self.migration_file, parts)
         data_dir.write(parts.migration_pointer.name, f"{self.migration_file}\n")
         parts.write(data_dir.path / PARTS_FILE)
         facts = {
@@ -125,9 +132,7 @@ class _Builder:
 
         def look_again() -> Mapping[str, Any]:
             file = parts.migration_file
-            definition = _load(file, parts)
-            if definition.migration != self.definition.migration:
-                raise StartError(f"{file} is migration {definition.migration}, not {self.definition.migration}")
+            definition = self._accept(file, parts, self.definition.migration)
             return {**facts, "migration_file": str(file), **_addresses(definition)}
 
         stages = [self._redis_parts(), self._service_parts(parts), self._control_parts(control), self._workers(workers)]
@@ -156,6 +161,27 @@ class _Builder:
             settings=self.settings.model_dump(mode="json", exclude={"redis_url", "data_dir"}),
         )
 
+    def _accept(self, file: Path, parts: Parts, migration: str | None = None) -> Definition:
+        """Checks a migration file and keeps the copy of it that every process loads.
+
+        Args:
+            file: The operator's.
+            parts: Of this machine.
+            migration: The one that it must be, or None for any.
+
+        Raises:
+            SettingsError: The file is not right; the copy stays as it was.
+            StartError: It wants a service that does not run here, or is another migration.
+        """
+        definition = _load(file, parts)
+        if migration is not None and definition.migration != migration:
+            raise StartError(f"{file} is migration {definition.migration}, not {migration}")
+        copy = self.data_dir.write(f"{ACCEPTED_NAME}.new", file.read_text(encoding="utf-8"))
+        # It may have been edited between being checked and being copied.
+        definition = _load(copy, parts)
+        copy.replace(copy.with_name(ACCEPTED_NAME))
+        return definition
+
     # --- parts -----------------------------------------------------------------------------------------------------
 
     def _redis_parts(self) -> list[PartSpec]:
@@ -167,6 +193,7 @@ class _Builder:
                 self.redis.command,
                 {"PATH": self.env.get("PATH", "")},
                 is_foreign=True,
+                keeps_open=(self.redis_lock,),
                 probe=redis_probe(self.redis.socket_path, self.redis.password_file),
             )
         ]
@@ -238,6 +265,8 @@ class _Builder:
             return url, str(self.data_dir.secret("redis.password", given=password)) if password else None
         if not self.wanted.services:
             raise StartError("there is no Redis; set redis_url in config/gateway.yaml or CROSSFADE_REDIS_URL")
+        self.redis_lock = wait_for_predecessor(self.data_dir.subdirectory("redis"))
+        self.taken.callback(os.close, self.redis_lock)
         self.redis = prepare_redis(self.data_dir, self.env)
         self.taken.callback(self.redis.clean_up)
         return self.redis.url, str(self.redis.password_file)

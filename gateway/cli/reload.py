@@ -52,11 +52,11 @@ class Reload:
         """
         before = self._pointer.read_text(encoding="utf-8")
         _replace(self._pointer, f"{self._file}\n")
-        if not is_needed:
-            return
         try:
+            # Also where only the policy differs: what is started later shall find the file as it was applied.
             self._signal()
-            self._wait(digest)
+            if is_needed:
+                self._wait(digest)
         except CommandError:
             _replace(self._pointer, before)
             raise

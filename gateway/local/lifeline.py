@@ -13,6 +13,7 @@ import sys
 import time
 
 PATIENCE_S = 5.0
+_DESCRIPTORS = 1024
 
 
 def watch(lifeline: int, alive: int, program: int) -> None:
@@ -41,7 +42,10 @@ def main() -> None:
     if child == 0:
         if os.fork() == 0:
             os.setsid()
-            os.close(held)
+            # The watcher must hold nothing that shows the program to be alive, such as its lock.
+            os.closerange(3, min(alive, lifeline))
+            os.closerange(min(alive, lifeline) + 1, max(alive, lifeline))
+            os.closerange(max(alive, lifeline) + 1, _DESCRIPTORS)
             watch(lifeline, alive, program)
         os._exit(0)
     os.waitpid(child, 0)

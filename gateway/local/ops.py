@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from gateway.small_server import SmallServer, SmallServerConfig
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _CONNECTIONS: Final = 64
@@ -19,8 +19,8 @@ _OK: Final = 200
 _UNAVAILABLE: Final = 503
 
 
-class OpsServer(uvicorn.Server):
-    """Serves the ops port in this process. Signals are the supervisor's business, not uvicorn's."""
+class OpsServer(SmallServer):
+    """Serves the ops port in this process."""
 
     def __init__(self, status: Callable[[], Mapping[str, Any]], metrics: Callable[[], bytes]) -> None:
         """Starts nothing.
@@ -30,16 +30,10 @@ class OpsServer(uvicorn.Server):
             metrics: Content of /metrics.
         """
         super().__init__(
-            uvicorn.Config(
+            SmallServerConfig(
                 _application(status, metrics),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
+                connections=_CONNECTIONS,
                 log_level="warning",
-                server_header=False,
-                limit_concurrency=_CONNECTIONS,
                 timeout_graceful_shutdown=1,
             )
         )
@@ -47,11 +41,6 @@ class OpsServer(uvicorn.Server):
     async def run_on(self, sock: socket.socket) -> None:
         """Serves until `should_exit` is set."""
         await self.serve(sockets=[sock])
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves signals alone."""
-        yield
 
 
 def _application(status: Callable[[], Mapping[str, Any]], metrics: Callable[[], bytes]) -> Starlette:

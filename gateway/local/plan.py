@@ -28,6 +28,7 @@ class PartSpec:
         has_channel: Whether it gets a channel, on which it says that it is ready, and which is its lifeline.
         is_foreign: Whether the program knows no lifeline, so that a watcher ends it. All others without a channel find
             theirs in CROSSFADE_LIFELINE_FD.
+        keeps_open: Descriptors that it inherits and holds until its end, such as a lock.
         probe: Tells that it is ready, if it has no channel.
         needs: Parts that must be ready before its first start.
         start_limit_s: When it is not ready by then it is killed and started again; None = it may take for ever.
@@ -41,6 +42,7 @@ class PartSpec:
     sock: socket.socket | None = None
     has_channel: bool = False
     is_foreign: bool = False
+    keeps_open: tuple[int, ...] = ()
     probe: Probe | None = None
     needs: tuple[str, ...] = ()
     start_limit_s: float | None = 60.0

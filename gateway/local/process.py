@@ -103,7 +103,7 @@ class _Ends:
 
 
 def _open_ends(spec: PartSpec, ours: ExitStack, theirs: ExitStack) -> _Ends:
-    ends = _Ends(list(spec.argv), dict(spec.env))
+    ends = _Ends(list(spec.argv), dict(spec.env), list(spec.keeps_open))
     numbers: dict[str, int] = {}
     if spec.sock is not None:
         numbers[SOCKET_FD] = spec.sock.fileno()

@@ -207,7 +207,7 @@ class _Run:
 
     def _status(self) -> dict[str, Any]:
         return {
-            "ready": self._supervisor.is_ready and not self._stop.is_set(),
+            "ready": self._is_complete and self._supervisor.is_ready and not self._stop.is_set(),
             "parts": self._supervisor.status(),
             "reload": self._reloading.shown(),
             "rolling_restart": self._rolling.shown(),

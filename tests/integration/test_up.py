@@ -98,6 +98,32 @@ async def test_a_killed_part_comes_back_and_the_runtime_file_knows(up: Up, name:
     assert '"part_ended"' in up.output.read_text()
 
 
+def spoil(up: Up, how: str) -> None:
+    """Does to the migration file what an operator might, and tells nobody."""
+    file = Path(up.runtime["migration_file"])
+    if how == "broken":
+        file.write_text("migration: [")
+    elif how == "gone":
+        file.unlink()
+    else:
+        up.edit_migration('"item.find"', '"item.seek"')
+
+
+@pytest.mark.parametrize("found", ["broken", "gone", "changed"])
+async def test_what_is_started_again_takes_the_file_that_was_accepted(up: Up, found: str) -> None:
+    before = up.pids
+    spoil(up, found)
+    killed = ("control", "gateway-0", "gateway-1")
+    for name in killed:
+        os.kill(before[name], signal.SIGKILL)
+    await until(lambda: all(up.pids[name] != before[name] for name in killed), "all are back")
+    assert await ask(up) in (b"old", b"new")
+    # Nobody has told it to use another one.
+    operations = (await control(up, "/v1/status")).json()["operations"]
+    assert "item.find" in operations
+    assert "item.seek" not in operations
+
+
 async def test_clients_notice_nothing_when_redis_and_control_are_killed(up: Up) -> None:
     before = up.pids
     side = await ask(up)
@@ -169,6 +195,19 @@ async def test_after_a_killed_supervisor_it_starts_again(tmp_path: Path, sides: 
         await until(lambda: not any(map(is_alive, pids.values())), "every part ends")
     async with running_up(tmp_path / "data", content) as second:
         assert await ask(second) in (b"old", b"new")
+
+
+async def test_the_redis_of_a_killed_supervisor_is_waited_for(tmp_path: Path, sides: Sides) -> None:
+    content = live(migration(sides), 50)
+    async with running_up(tmp_path / "data", content) as first:
+        pids = first.pids
+        # It does not hear its watcher, and lives a few seconds longer than everything else.
+        os.kill(pids["redis"], signal.SIGSTOP)
+        first.signal(signal.SIGKILL)
+        async with running_up(tmp_path / "data", content) as second:
+            assert not is_alive(pids["redis"])
+            assert (tmp_path / "data" / "redis" / "redis.sock").is_socket()
+            assert second.pids["redis"] != pids["redis"]
 
 
 async def test_control_hears_of_a_reload(up: Up) -> None:
