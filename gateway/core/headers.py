@@ -59,27 +59,28 @@ class _Names:
 
     Nearly all names are ordinary, and few occur: to look one up costs a tenth of asking every rule. Bounded, because
     clients choose names.
+
+    Attributes:
+        known: Whether names are ordinary; look here first, and `learn` what is absent.
     """
 
-    __slots__ = ("_known", "_special")
+    __slots__ = ("_special", "known")
 
     _KNOWN_MAX: Final = 1024
     _NAME_BYTES: Final = 64
 
     def __init__(self, special: Callable[[bytes], bool]) -> None:
         self._special = special
-        self._known: dict[bytes, bool] = {}
+        self.known: dict[bytes, bool] = {}
 
-    def is_ordinary(self, name: bytes) -> bool:
+    def learn(self, name: bytes) -> bool:
         """Whether no rule is about fields of this name."""
-        known = self._known.get(name)
-        if known is None:
-            known = not self._special(name)
-            if len(name) <= self._NAME_BYTES:
-                if len(self._known) >= self._KNOWN_MAX:
-                    self._known.clear()
-                self._known[name] = known
-        return known
+        is_ordinary = not self._special(name)
+        if len(name) <= self._NAME_BYTES:
+            if len(self.known) >= self._KNOWN_MAX:
+                self.known.clear()
+            self.known[name] = is_ordinary
+        return is_ordinary
 
 
 def _is_special_in_request(name: bytes) -> bool:
@@ -141,10 +142,13 @@ def receive(headers: Headers, *, trusted_peer: bool, guarded: frozenset[bytes], 
     kept = incoming.headers
     forces: list[bytes] = []
     passes = 0
-    is_ordinary = _IN_REQUEST.is_ordinary
+    known = _IN_REQUEST.known
     for item in headers:
         name, value = item
-        if is_ordinary(name):
+        ordinary = known.get(name)
+        if ordinary is None:
+            ordinary = _IN_REQUEST.learn(name)
+        if ordinary:
             if name not in named:
                 kept.append(item)
             continue
@@ -272,12 +276,15 @@ def to_client(headers: Headers, extra: Headers, *, date: bytes) -> Headers:
     replaced = {name for name, _ in extra}
     has_date = False
     out: Headers = []
-    is_ordinary = _IN_ANSWER.is_ordinary
+    known = _IN_ANSWER.known
     for item in headers:
         name = item[0]
         if name in named or name in replaced:
             continue
-        if is_ordinary(name):
+        ordinary = known.get(name)
+        if ordinary is None:
+            ordinary = _IN_ANSWER.learn(name)
+        if ordinary:
             out.append(item)
         elif name == b"date":
             has_date = True

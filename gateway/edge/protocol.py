@@ -27,7 +27,7 @@ from gateway.edge.exchange import Exchange
 from gateway.edge.lane_choice import Lane, choose_lane
 from gateway.edge.listener import EdgeConfig, Listener
 from gateway.edge.passage import Arrival
-from gateway.edge.request_guard import RequestHead, check, origin_form
+from gateway.edge.request_guard import check, origin_form
 
 _NEVER: Final = float("inf")
 _LINGER_S: Final = 2.0
@@ -63,6 +63,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def __init__(self, config: EdgeConfig, server_state: Any, app_state: Any, _loop: Any = None) -> None:  # noqa: ANN401 - uvicorn's own signature
         super().__init__(config, server_state, app_state, _loop)
         self.listener: Listener = config.listener
+        self._peer = ""
         self._exchanges: deque[Exchange] = deque()
         self._incoming: Exchange | None = None
         self._deadline = _NEVER
@@ -76,6 +77,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._begun = False
         self._body_follows = False
         self._head_is_known = False
+        self._is_new = False
+        self._segment_bytes = 0
+        self._first_bytes = 0
         self._head_bytes = 0
         self._body_bytes = 0
         self._wire_bytes = 0
@@ -100,6 +104,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.server = get_local_addr(transport)
         self.client = get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
+        self._peer = self.client[0] if self.client else ""
         if len(self.listener.connections) >= self.listener.limits.connections:
             self._deaf = True
             transport.abort()
@@ -138,6 +143,7 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        self._segment_bytes = len(data)
         while data and not self._deaf:
             if self._in_head:
                 if self._begun:
@@ -161,8 +167,8 @@ class EdgeProtocol(HttpToolsProtocol):
                 self._refuse(Refusal(ErrorCode.BAD_REQUEST, "malformed HTTP", close=True))
         if data:
             self._drop(data)
-        elif not self._deaf:
-            self._check_dripping()
+        elif not self._deaf and (self._begun or not self._in_head):
+            self._check_unfinished()
 
     def _parse_body_on(self) -> None:
         """Has a fresh parser read the body of the request whose head is known: the one that read the head gave up."""
@@ -174,10 +180,16 @@ class EdgeProtocol(HttpToolsProtocol):
         self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
         self._head_is_known = False
 
-    def _check_dripping(self) -> None:
+    def _check_unfinished(self) -> None:
+        """Holds a request that did not come whole in this segment against its bounds."""
         limits = self.listener.limits
         if self._in_head:
-            if self._begun and self._head_bytes > limits.header_bytes:
+            # Only now, so that a request that comes at once arms nothing; and by its first byte, since the parser skips
+            # empty lines, and they shall not buy time.
+            if self._is_new and not self._exchanges:
+                self._expect(_Expiry.HEAD, limits.header_timeout_s)
+            self._is_new = False
+            if self._head_bytes > limits.header_bytes:
                 self._refuse(Refusal(ErrorCode.HEADERS_TOO_LARGE, _head_limit(limits.header_bytes), close=True))
         elif self._overhead_checked:
             overhead = self._wire_bytes - self._body_bytes - self._chunks * _PLAIN_CHUNK_BYTES
@@ -201,10 +213,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self.url = b""
         self._head = []
         self._begun = True
+        self._is_new = True
         self._head_bytes = 0
-        # Here and not with the first bytes: the parser skips empty lines, and they shall not buy time.
-        if not self._deaf and not self._exchanges:
-            self._expect(_Expiry.HEAD, self.listener.limits.header_timeout_s)
+        self._first_bytes = self._segment_bytes
 
     def on_url(self, url: bytes) -> None:
         """A piece of the target."""
@@ -221,47 +232,28 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._deaf or self._head_is_known:
             return
         self._in_head = False
-        head = RequestHead(
-            self.parser.get_method().decode("latin-1"), self.url, self.parser.get_http_version(), self._head
-        )
+        parser, headers = self.parser, self._head
+        method, version = parser.get_method().decode("latin-1"), parser.get_http_version()
         try:
-            self._check_sizes(head)
-            framing = check(head)
-            target = origin_form(head)
+            self._check_sizes(headers)
+            checked = check(version, headers)
+            target = origin_form(method, self.url, headers)
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        expects_continue = head.version == "1.1" and _has_token(head.headers, b"expect", b"100-continue")
-        lane = choose_lane(
-            express=self.listener.express is not None, length=framing.length, expects_continue=expects_continue
-        )
-        peer = self.client[0] if self.client else ""
-        exchange = Exchange(
-            self,
-            Arrival(
-                head.method,
-                target,
-                head.headers,
-                peer,
-                self.scheme or "http",
-                head.version,
-                framing.length,
-                framing.declared,
-            ),
-            lane,
-        )
+        length, declared, closes, expects_continue = checked
+        lane = choose_lane(express=self.listener.express is not None, length=length, expects_continue=expects_continue)
+        arrival = Arrival(method, target, headers, self._peer, self.scheme or "http", version, length, declared)
+        exchange = Exchange(self, arrival, lane)
         exchange.expects_continue = expects_continue
-        exchange.keep_alive = (
-            head.version == "1.1"
-            and not _has_token(head.headers, b"connection", b"close")
-            # A client must be ready to ask again for what comes after a close (RFC 9112 §9.3.2).
-            and len(self._exchanges) < _PIPELINE_LIMIT - 1
-        )
+        # A client must be ready to ask again for what comes after a close (RFC 9112 §9.3.2).
+        exchange.keep_alive = not closes and len(self._exchanges) < _PIPELINE_LIMIT - 1
         self._body_bytes = self._wire_bytes = self._chunks = 0
         # Bytes of the head share the first segment, so only what comes in later ones is measured.
-        self._overhead_checked = framing.length is None
+        self._overhead_checked = length is None
         self._incoming = exchange
-        self._expect(_Expiry.BODY, self.listener.limits.body_idle_timeout_s)
+        if length != 0:
+            self._expect(_Expiry.BODY, self.listener.limits.body_idle_timeout_s)
         self._enqueue(exchange)
 
     def on_chunk_header(self) -> None:
@@ -489,24 +481,20 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unsent_bytes = self.transport.get_write_buffer_size() + 1
         self._expect(_Expiry.LINGER, self.listener.limits.write_idle_timeout_s)
 
-    def _check_sizes(self, head: RequestHead) -> None:
+    def _check_sizes(self, headers: Headers) -> None:
         limits = self.listener.limits
-        if len(head.target) > limits.target_bytes:
+        if len(self.url) > limits.target_bytes:
             raise Refusal(ErrorCode.URI_TOO_LONG, f"the target is longer than {limits.target_bytes} bytes", close=True)
-        if len(head.headers) > limits.header_fields:
+        if len(headers) > limits.header_fields:
             message = f"more than {limits.header_fields} header fields"
             raise Refusal(ErrorCode.HEADERS_TOO_LARGE, message, close=True)
-        size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        if self._first_bytes + self._head_bytes <= limits.header_bytes:
+            # All that came since its first byte fits, whatever came behind it.
+            return
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
         if size > limits.header_bytes:
             raise Refusal(ErrorCode.HEADERS_TOO_LARGE, _head_limit(limits.header_bytes), close=True)
 
 
 def _head_limit(limit: int) -> str:
     return f"the request head is larger than {limit} bytes ({HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.phrase})"
-
-
-def _has_token(headers: Headers, name: bytes, token: bytes) -> bool:
-    return any(
-        field == name and token in (part.strip(b" \t").lower() for part in value.split(b","))
-        for field, value in headers
-    )

@@ -7,8 +7,7 @@ none.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.core.classify import COMMON_METHODS
@@ -21,57 +20,43 @@ _HOST: Final = re.compile(
 # Leading zeros are legal and would otherwise be the one number of unbounded length (RFC 9110 §8.6).
 _LENGTH: Final = re.compile(rb"[ \t]*[0-9]{1,20}[ \t]*")
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_TELLING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
 _FIELD_VALUE_BAD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-@dataclass(slots=True)
-class RequestHead:
-    """A request head as the parser gave it.
+class Checked(NamedTuple):
+    """What the fields of a request head say of the request as a message.
 
     Attributes:
-        method: Token.
-        target: As received.
-        version: `major.minor`.
-        headers: Lower-case names, raw values.
-    """
-
-    method: str
-    target: bytes
-    version: str
-    headers: Headers
-
-
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """How the request's body is delimited.
-
-    Attributes:
-        length: Declared length, 0 for none; None when chunked.
+        length: Declared length of the body, 0 for none; None when chunked.
         declared: Whether the client sent a framing field at all.
+        closes: The client will ask nothing more on this connection.
+        expects_continue: The client waits for a 100 before it sends the body.
     """
 
     length: int | None
     declared: bool
+    closes: bool
+    expects_continue: bool
 
 
-def origin_form(head: RequestHead) -> bytes:
+def origin_form(method: str, target: bytes, headers: Headers) -> bytes:
     """The target in origin-form (`*` for OPTIONS), with the authority of an absolute-form target made the `Host`.
 
-    Changes `head.headers` in that case: RFC 9112 §3.2.2 has the authority replace whatever `Host` said.
+    Changes `headers` in that case: RFC 9112 §3.2.2 has the authority replace whatever `Host` said.
 
     Raises:
         Refusal: No valid target.
     """
-    target = head.target
     if target.startswith(b"/"):
         if b"#" in target or not _TARGET.fullmatch(target):
             raise _bad("the request target holds a character that is not allowed there")
         return target
     if target == b"*":
-        if head.method != "OPTIONS":
+        if method != "OPTIONS":
             raise _bad("only OPTIONS takes the target *")
         return target
-    if head.method == "CONNECT":
+    if method == "CONNECT":
         raise Refusal(ErrorCode.METHOD_NOT_ALLOWED, "CONNECT is not forwarded", close=True, allow=COMMON_METHODS)
     try:
         parts = urlsplit(target)
@@ -82,55 +67,76 @@ def origin_form(head: RequestHead) -> bytes:
     if not _HOST.fullmatch(parts.netloc) or b"#" in target:
         raise _bad("the authority of the request target is not valid")
     rest = target[len(parts.scheme) + 3 + len(parts.netloc) :]
-    head.headers[:] = [item for item in head.headers if item[0] != b"host"]
-    head.headers.insert(0, (b"host", parts.netloc))
-    if not rest and head.method == "OPTIONS":
+    headers[:] = [item for item in headers if item[0] != b"host"]
+    headers.insert(0, (b"host", parts.netloc))
+    if not rest and method == "OPTIONS":
         return b"*"  # RFC 9112 §3.2.4: asked of the whole server
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def check(head: RequestHead) -> Framing:
+def check(version: str, headers: Headers) -> Checked:
     """Checks version, `Host`, framing and field values.
+
+    Args:
+        version: `major.minor`.
+        headers: Lower-case names, raw values.
 
     Raises:
         Refusal: The request is malformed or could be read in two ways. The connection ends with the answer.
     """
-    if head.version not in ("1.1", "1.0"):
-        raise _bad(f"HTTP/{head.version} is not spoken here")
-    hosts = lengths = encodings = 0
-    length = host = encoding = b""
-    for name, value in head.headers:
-        if _FIELD_VALUE_BAD.search(value):
-            raise _bad("a header value holds a control character")
+    if version not in ("1.1", "1.0"):
+        raise _bad(f"HTTP/{version} is not spoken here")
+    if _FIELD_VALUE_BAD.search(b"".join([value for _, value in headers])):
+        raise _bad("a header value holds a control character")
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    encodings: list[bytes] = []
+    closes = version == "1.0"
+    expects_continue = False
+    for name, value in headers:
+        if name not in _TELLING:
+            continue
         if name == b"host":
-            hosts, host = hosts + 1, value
+            hosts.append(value)
         elif name == b"content-length":
-            lengths, length = lengths + 1, value
+            lengths.append(value)
         elif name == b"transfer-encoding":
-            encodings, encoding = encodings + 1, value
-    if hosts > 1 or (hosts == 0 and head.version == "1.1"):
+            encodings.append(value)
+        elif name == b"connection":
+            closes = closes or b"close" in _tokens(value)
+        else:
+            expects_continue = expects_continue or b"100-continue" in _tokens(value)
+    if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise _bad("a request carries exactly one Host field")
     # An empty one is what a client sends whose URI has no authority (RFC 9112 §3.2).
-    if (host := host.strip(b" \t")) and not _HOST.fullmatch(host):
+    if hosts and (host := hosts[0].strip(b" \t")) and not _HOST.fullmatch(host):
         raise _bad("the Host field is not valid")
+    # RFC 9110 §10.1.1: an expectation in a 1.0 request is ignored.
+    expects_continue = expects_continue and version == "1.1"
     if encodings:
-        return _check_encoding(head, encodings, encoding, lengths)
-    if lengths > 1 or (lengths and not _LENGTH.fullmatch(length)):
+        _check_encoding(version, encodings, lengths)
+        return Checked(None, declared=True, closes=closes, expects_continue=expects_continue)
+    if not lengths:
+        return Checked(0, declared=False, closes=closes, expects_continue=expects_continue)
+    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise _bad("Content-Length is not one number")
-    return Framing(int(length), declared=True) if lengths else Framing(0, declared=False)
+    return Checked(int(lengths[0]), declared=True, closes=closes, expects_continue=expects_continue)
 
 
-def _check_encoding(head: RequestHead, encodings: int, encoding: bytes, lengths: int) -> Framing:
+def _check_encoding(version: str, encodings: list[bytes], lengths: list[bytes]) -> None:
     if lengths:
         raise _bad("both Content-Length and Transfer-Encoding")
-    if head.version == "1.0":
+    if version == "1.0":
         raise _bad("HTTP/1.0 has no Transfer-Encoding")
-    if encodings > 1:
+    if len(encodings) > 1:
         raise _bad("more than one Transfer-Encoding field")
-    if encoding.strip(b" \t").lower() != b"chunked":
+    if encodings[0].strip(b" \t").lower() != b"chunked":
         # RFC 9112 §6.1: an unknown coding is 501.
         raise Refusal(ErrorCode.NOT_IMPLEMENTED, "no transfer coding but chunked is understood", close=True)
-    return Framing(None, declared=True)
+
+
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip(b" \t") for token in value.lower().split(b",")]
 
 
 def _bad(message: str) -> Refusal:
