@@ -47,6 +47,10 @@ class UpstreamError(CrossfadeError):
         self.sent = sent
 
 
+class RevokedError(CrossfadeError):
+    """A request was not sent: while it waited for a connection, the policy took it away from this side."""
+
+
 class StaleEpochError(CrossfadeError):
     """Somebody changed the policy meanwhile.
 

@@ -40,6 +40,7 @@ class UpstreamRequest:
         deadlines: Bounds on the phases.
         may_retry: Whether the request may be sent a second time on a fresh connection when a kept-alive one turns out
             to be dead before any byte of an answer (reads; anything when nothing was sent is retried regardless).
+        holds: Asked when it had to wait for a connection: whether this is still the side for it. None: it is.
     """
 
     method: bytes
@@ -48,6 +49,7 @@ class UpstreamRequest:
     body: bytes | StreamedBody | None
     deadlines: Deadlines
     may_retry: bool
+    holds: Callable[[], bool] | None = None
 
 
 class UpstreamResponse(Protocol):
@@ -103,7 +105,11 @@ class AnswerReceiver(Protocol):
         """A whole answer, come in one piece: the usual case, and so worth one call."""
 
     def exchange_failed(self, error: BaseException) -> None:
-        """No answer, or no more of it: an `UpstreamError`, or what the request's body raised."""
+        """No answer, or no more of it.
+
+        Args:
+            error: An `UpstreamError`, a `RevokedError`, or what the request's body raised.
+        """
 
 
 class UpstreamCall(Protocol):
@@ -148,6 +154,7 @@ class Upstream(Protocol):
 
         Raises:
             UpstreamError: No usable answer came.
+            RevokedError: Nothing was sent, `request.holds` said no.
         """
         ...
 

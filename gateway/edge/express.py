@@ -6,6 +6,8 @@ written as it comes. It must not know rules: those stand in `passage` and core.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from gateway.core.model import ErrorCode, Headers
@@ -14,7 +16,7 @@ from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
 from gateway.edge.passage import Passage, Plane, outcome_of, outcome_of_fault
 from gateway.edge.problem import Problem
-from gateway.errors import UpstreamError
+from gateway.errors import RevokedError, UpstreamError
 from gateway.ports import UpstreamCall
 
 _log = structlog.get_logger("crossfade.edge")
@@ -40,11 +42,12 @@ class ExpressLane:
 class Run:
     """One request on the lane. Implements `ports.AnswerReceiver` and `exchange.Carrier`."""
 
-    __slots__ = ("_call", "_exchange", "_is_over", "_is_paused", "_passage", "_status", "_wants_body")
+    __slots__ = ("_body", "_call", "_exchange", "_is_over", "_is_paused", "_passage", "_status", "_wants_body")
 
     def __init__(self, plane: Plane, exchange: Exchange) -> None:
         self._passage = Passage(plane, exchange.arrival)
         self._exchange = exchange
+        self._body: bytes | None = None
         self._call: UpstreamCall | None = None
         self._is_over = False
         self._is_paused = False
@@ -54,33 +57,14 @@ class Run:
 
     def begin(self) -> None:
         """Decides as far as the head tells: a refusal need not wait for the body."""
-        try:
-            self._wants_body = self._passage.decide() is not None
-            if self._exchange.more_body:
-                self._exchange.await_body(self._passage.body_read_s)
-            else:
-                self._send()
-        except Refusal as refusal:
-            self.refuse(refusal)
-        except UpstreamError as error:
-            self._fail(error)
-        except Exception as error:
-            self._break(error)
+        self._attempt(self._begin)
 
     # -- called by the connection to the client ---------------------------------------------------------------------
 
     def body_complete(self) -> None:
         """The body is there."""
-        if self._is_over:
-            return
-        try:
-            self._send()
-        except Refusal as refusal:
-            self.refuse(refusal)
-        except UpstreamError as error:
-            self._fail(error)
-        except Exception as error:
-            self._break(error)
+        if not self._is_over:
+            self._attempt(self._send)
 
     def refuse(self, refusal: Refusal) -> None:
         """Answers with a refusal."""
@@ -137,17 +121,43 @@ class Run:
         """No answer, or no more of it."""
         if isinstance(error, UpstreamError):
             self._fail(error)
+        elif isinstance(error, RevokedError):
+            self._attempt(self._send_again)
         else:
             self._break(error)
 
     # ---------------------------------------------------------------------------------------------------------------
 
+    def _attempt(self, step: Callable[[], None]) -> None:
+        """Does a step; whatever goes wrong is answered."""
+        try:
+            step()
+        except Refusal as refusal:
+            self.refuse(refusal)
+        except UpstreamError as error:
+            self._fail(error)
+        except Exception as error:
+            self._break(error)
+
+    def _begin(self) -> None:
+        passage = self._passage
+        self._wants_body = passage.decide() is not None
+        if self._exchange.more_body:
+            self._exchange.await_body(passage.body_read_s)
+        else:
+            self._send()
+
     def _send(self) -> None:
         passage, exchange = self._passage, self._exchange
-        body = exchange.take_whole_body() if exchange.arrival.has_body else None
+        body = self._body = exchange.take_whole_body() if exchange.arrival.has_body else None
         if self._wants_body or passage.is_outdated:
             passage.decide(body or b"")
         self._call = passage.upstream.send(passage.request(body), passage.key, self)
+
+    def _send_again(self) -> None:
+        passage = self._passage
+        passage.decide_again()
+        self._call = passage.upstream.send(passage.request(self._body), passage.key, self)
 
     def _fail(self, error: UpstreamError) -> None:
         started = self._exchange.started

@@ -17,7 +17,7 @@ from gateway.edge.exchange import Exchange
 from gateway.edge.passage import Arrival, Passage, Plane, outcome_of, outcome_of_fault, too_large
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched
-from gateway.errors import UpstreamError
+from gateway.errors import RevokedError, UpstreamError
 from gateway.ports import StreamedBody, UpstreamResponse
 
 Scope = Mapping[str, Any]
@@ -97,7 +97,13 @@ class _Carrier:
         limit = passage.decide()
         if limit is not None:
             passage.decide(await self._read_body(limit))
-        response = await passage.upstream.exchange(passage.request(self._body_to_send()), passage.key)
+        body = self._body_to_send()
+        while True:
+            try:
+                response = await passage.upstream.exchange(passage.request(body), passage.key)
+                break
+            except RevokedError:
+                passage.decide_again()
         try:
             await self._relay(response)
         finally:

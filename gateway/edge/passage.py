@@ -157,6 +157,7 @@ class Passage:
     __slots__ = (
         "_arrival",
         "_began",
+        "_body",
         "_doubts",
         "_facts",
         "_incoming",
@@ -184,6 +185,7 @@ class Passage:
         self._snapshot: Snapshot | None = None
         self._incoming: Incoming | None = None
         self._facts: Facts | None = None
+        self._body: bytes | None = None
         self._doubts: list[Doubt] = []
         self.body_limit: int | None = None
         self.side: Side | None = None
@@ -204,6 +206,7 @@ class Passage:
         Raises:
             Refusal: The request is not carried.
         """
+        self._body = body
         snapshot = self._snapshot = self._plane.source.current
         if snapshot is None:
             raise Refusal(ErrorCode.POLICY_UNAVAILABLE, "no policy is known yet; try again in a moment")
@@ -220,6 +223,25 @@ class Passage:
     def is_outdated(self) -> bool:
         """Whether the policy has changed since the decision: what has not been sent yet must be decided again."""
         return self._plane.source.current is not self._snapshot
+
+    def _holds(self) -> bool:
+        """Whether the side that was decided for is still the one: a kill must not be outrun by who waits in a queue."""
+        if not self.is_outdated:
+            return True
+        before = self.side
+        try:
+            self.decide(self._body)
+        except Refusal:
+            return False
+        return self.side is before
+
+    def decide_again(self) -> None:
+        """Decides anew after a `RevokedError`.
+
+        Raises:
+            Refusal: The request is not carried.
+        """
+        self.decide(self._body)
 
     @property
     def body_read_s(self) -> float:
@@ -377,6 +399,7 @@ class Passage:
             body=body,
             deadlines=self._deadlines,
             may_retry=is_read and (not self._is_told_by_header or self._is_confirmed_by(body, snapshot)),
+            holds=self._holds,
         )
 
     def _write_fields(self, headers: Headers) -> Headers:

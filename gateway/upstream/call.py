@@ -13,7 +13,7 @@ from math import inf
 from typing import Any, Protocol
 
 from gateway.core.model import ErrorCode, Headers
-from gateway.errors import Phase, UpstreamError
+from gateway.errors import Phase, RevokedError, UpstreamError
 from gateway.ports import AnswerReceiver, StreamedBody, UpstreamRequest
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
@@ -185,9 +185,13 @@ class Call:
             error.sent = self._is_retry
             self._fail(error)
         else:
-            # Abandoned and granted in the same turn of the loop.
+            holds = self._request.holds
             if self._is_over:
+                # Abandoned and granted in the same turn of the loop.
                 self._pool.take_back(connection)
+            elif holds is not None and not holds():
+                self._pool.take_back(connection)
+                self._fail(RevokedError("the side was changed before the request was sent"))
             else:
                 self._start(connection)
 

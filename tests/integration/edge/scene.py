@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gateway.core.file_changes import initial_policy
-from gateway.core.model import Latch, Scope, Side
+from gateway.core.model import SCOPE_ALL, Latch, LatchKind, Scope, Side
 from gateway.core.snapshot import Snapshot, compile_snapshot
 from gateway.edge.express import ExpressLane
 from gateway.edge.general import GeneralLane
@@ -25,7 +26,7 @@ from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
 from gateway.settings.load import load_migration
 from gateway.telemetry.counters import RequestCounters
-from gateway.upstream import SideUpstream
+from gateway.upstream import SideUpstream, UpstreamLimits
 from tests.support.sides import Client, StubSide, client
 from tests.support.waiting import until
 from tests.support.worker import bound_socket
@@ -61,6 +62,13 @@ class Edge:
     server: EdgeServer
     plane: Plane
 
+    def kill(self) -> None:
+        """Kills everything, as a snapshot with the latch does."""
+        before = self.source.current
+        assert before is not None
+        latch = Latch(SCOPE_ALL, LatchKind.KILL, "test", "test", datetime.now(UTC))
+        self.source.current = compile_snapshot(before.definition, before.policy, external={SCOPE_ALL: latch})
+
     @property
     def forwarded(self) -> list[bytes]:
         """Request lines that reached a side."""
@@ -88,6 +96,7 @@ class Wish:
     lane: LaneSettings = field(default_factory=lambda: LaneSettings(auth=b"internal", force_secret=b"force"))
     drain: DrainSettings = field(default_factory=DrainSettings)
     latches: Mapping[Scope, Latch] = field(default_factory=dict)
+    upstream: UpstreamLimits = field(default_factory=UpstreamLimits)
     express: bool = field(default_factory=lambda: EXPRESS.get())
 
 
@@ -104,7 +113,7 @@ async def edge(
     source = Source(compile_snapshot(loaded.definition, policy, external=wish.latches))
     counters = RequestCounters()
     listener = Listener(wish.limits, counters.refused)
-    upstreams = {side: SideUpstream(loaded.definition.sides[side]) for side in Side}
+    upstreams = {side: SideUpstream(loaded.definition.sides[side], wish.upstream) for side in Side}
     clock = LaneClock(asyncio.get_running_loop().time, time.time, lambda: listener.date, random.Random(7).getrandbits)
     plane = Plane(source, upstreams, counters, wish.lane, clock)
     if wish.express:
