@@ -28,6 +28,7 @@ from gateway.core.model import (
     Ppm,
     Scope,
     ScopeKind,
+    Side,
     Stage,
     Writes,
 )
@@ -98,6 +99,7 @@ class Snapshot:
         guarded_headers: Lower-case names whose underscore spellings are dropped, since a side may read them alike.
         pseudonym: The gateway's name in `Via`.
         mcp_body_limit_bytes: Largest MCP message that is read to find its operation.
+        hosts: By side: what it gets as `Host` instead of the client's, or None; and what it gets where there is none.
     """
 
     definition: Definition
@@ -111,6 +113,7 @@ class Snapshot:
     guarded_headers: frozenset[bytes]
     pseudonym: bytes
     mcp_body_limit_bytes: int
+    hosts: Mapping[Side, tuple[bytes | None, bytes]]
 
     @property
     def epoch(self) -> Epoch:
@@ -266,4 +269,8 @@ def compile_snapshot(
         mcp_body_limit_bytes=max(
             (op.body_limit_bytes for op in definition.operations.values() if op.mcp), default=_MCP_BODY_LIMIT_BYTES
         ),
+        hosts={
+            side: (of.host.encode() if of.host else None, of.instances[0].authority.encode())
+            for side, of in definition.sides.items()
+        },
     )

@@ -380,15 +380,15 @@ class Passage:
         assert self.side is not None
         op_class = plan.operation.op_class if plan is not None else snapshot.definition.default.op_class
         is_read = op_class is OperationClass.READ
-        side = snapshot.definition.sides[self.side]
+        host, fallback_host = snapshot.hosts[self.side]
         hop = Hop(
             peer=arrival.peer.encode() or b"unknown",
             scheme=arrival.scheme.encode(),
             version=arrival.version.encode(),
             pseudonym=snapshot.pseudonym,
             trusted_peer=self._trusted,
-            host=side.host.encode() if side.host else None,
-            fallback_host=side.instances[0].authority.encode(),
+            host=host,
+            fallback_host=fallback_host,
             auth=self._plane.settings.auth,
         )
         extra = self._write_fields(incoming.headers)

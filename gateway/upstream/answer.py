@@ -143,9 +143,18 @@ class AnswerReader:
     def _feed_head(self, data: bytes) -> bytes:
         """Feeds up to the end of the final head; returns what follows it."""
         while data:
-            end = self._find_head_end(data)
-            head = data if end < 0 else data[:end]
-            self._check_start(head)
+            if self._start_seen or not data.startswith(_STATUS_LINE_START):
+                end = self._find_head_end(data)
+                head = data if end < 0 else data[:end]
+                self._check_start(head)
+            else:
+                # Nearly always a head begins with its segment.
+                self._start_seen = len(_STATUS_LINE_START)
+                end = data.find(_HEAD_END) + 4
+                if end < 4:
+                    end = -1
+                    self._head_tail = data[-3:]
+                head = data if end < 0 else data[:end]
             self._head_bytes += len(head)
             if self._head_bytes > self._limits.header_bytes:
                 raise InvalidAnswerError(f"head over {self._limits.header_bytes} bytes")
@@ -193,6 +202,8 @@ class AnswerReader:
         assert parser is not None
         status = parser.get_status_code()
         headers = self._fields
+        if len(headers) > self._limits.header_fields:
+            raise InvalidAnswerError(f"more than {self._limits.header_fields} header fields")
         if 100 <= status <= 199 and status != 101:
             self._interim_count += 1
             if self._interim_count > self._limits.interim_answers:
@@ -263,10 +274,7 @@ class AnswerReader:
         """A field of the head, or a trailer: those are dropped, as RFC 9110 §6.5.1 allows."""
         if self._parser_saw_head:
             return
-        fields = self._fields
-        if len(fields) >= self._limits.header_fields:
-            raise InvalidAnswerError(f"more than {self._limits.header_fields} header fields")
-        fields.append((name.lower(), value.rstrip(b" \t")))
+        self._fields.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The end of a head."""
