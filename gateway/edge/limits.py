@@ -19,7 +19,10 @@ class EdgeLimits:
         keep_alive_s: How long an idle connection is kept.
         chunk_overhead_bytes: Chunk extensions and trailers of one request, beyond what plain chunks need.
         in_flight: Requests carried at once; more are shed with 503.
-        connections: Connections held at once; more are closed at once.
+        connections: Connections held at once. For one more, the oldest that carries no request is closed; where every
+            one carries some, the new one is.
+        connections_per_address: Of them, from one client address; more are closed at once. 0 = no bound: behind a load
+            balancer all clients have its address.
         buffer_bytes: Request body kept per connection before reading pauses.
     """
 
@@ -33,4 +36,5 @@ class EdgeLimits:
     chunk_overhead_bytes: int = 16 * 1024
     in_flight: int = 4096
     connections: int = 20_000
+    connections_per_address: int = 0
     buffer_bytes: int = 64 * 1024

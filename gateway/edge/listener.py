@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.edge.protocol import EdgeProtocol
 
 SWEEP_INTERVAL_S: Final = 0.5
+_EVICTION_LOOKS: Final = 256
 
 
 class Listener:
@@ -30,7 +33,7 @@ class Listener:
         limits: The bounds in force.
         date: Current value of `Date`.
         draining: Answers end their connection; idle connections end at `linger_until`.
-        connections: Every open connection.
+        connections: Every open connection, the oldest first.
         refused: Called with the code of each request that the protocol answers itself.
         express: Carries bounded exchanges, or None: then the application carries all.
     """
@@ -44,8 +47,41 @@ class Listener:
         self.date = _now_as_date()
         self.draining = False
         self.linger_until = 0.0
-        self.connections: set[EdgeProtocol] = set()
+        self.connections: dict[EdgeProtocol, None] = {}
+        self._by_address: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
+
+    def admit(self, connection: EdgeProtocol, address: str) -> bool:
+        """Takes a new connection in, if need be in place of the oldest one that carries no request.
+
+        Args:
+            connection: The new one.
+            address: Of its client.
+
+        Returns:
+            Whether it may stay; then `forget` must be called at its end.
+        """
+        limits = self.limits
+        if limits.connections_per_address and self._by_address[address] >= limits.connections_per_address:
+            return False
+        if len(self.connections) >= limits.connections:
+            # A few looks, not a search: where the oldest are all at work, so is nearly everybody.
+            oldest = islice(self.connections, _EVICTION_LOOKS)
+            idle = next((held for held in oldest if not held.is_busy), None)
+            if idle is None:
+                return False
+            idle.evict()
+        self.connections[connection] = None
+        self._by_address[address] += 1
+        return True
+
+    def forget(self, connection: EdgeProtocol, address: str) -> None:
+        """A connection that was admitted has ended. Idempotent."""
+        if connection in self.connections:
+            del self.connections[connection]
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
 
     def start(self) -> None:
         """Starts the sweep on the running loop."""

@@ -105,18 +105,18 @@ class EdgeProtocol(HttpToolsProtocol):
         self.client = get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
         self._peer = self.client[0] if self.client else ""
-        if len(self.listener.connections) >= self.listener.limits.connections:
+        if not self.listener.admit(self, self._peer):
+            self.listener.refused(ErrorCode.OVERLOADED)
             self._deaf = True
             transport.abort()
             return
         self.connections.add(self)
-        self.listener.connections.add(self)
         self._expect(_Expiry.REQUEST, self.listener.limits.header_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """The client is gone, or we closed."""
         self.connections.discard(self)
-        self.listener.connections.discard(self)
+        self.listener.forget(self, self._peer)
         self._deaf = True
         self._expiry = _Expiry.NOTHING
         self.flow.resume_writing()
@@ -332,6 +332,16 @@ class EdgeProtocol(HttpToolsProtocol):
         sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.fileno() >= 0:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it carries a request whose head is known."""
+        return bool(self._exchanges)
+
+    def evict(self) -> None:
+        """Makes room for another connection."""
+        self.listener.forget(self, self._peer)
         self.transport.abort()
 
     def drain(self, now: float) -> None:

@@ -63,6 +63,7 @@ class EdgeShape(Shape):
     chunk_overhead_bytes: Bytes = 16 * 1024
     in_flight: Count = 4096
     connections: Count = 20_000
+    connections_per_address: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     buffer_bytes: Bytes = 64 * 1024
 
 

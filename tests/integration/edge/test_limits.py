@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -107,16 +108,64 @@ async def test_an_idle_connection_is_closed_without_a_word(tight: Edge) -> None:
         assert await c.rest() == b""
 
 
-async def test_connections_beyond_the_bound_are_closed(tight: Edge) -> None:
-    held = [await asyncio.open_connection("127.0.0.1", tight.port) for _ in range(20)]
-    await until(lambda: len(tight.server.listener.connections) == 20)
-    reader, writer = await asyncio.open_connection("127.0.0.1", tight.port)
-    writer.write(get())
-    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await reader.readuntil(b"\r\n\r\n")
-    for _, held_writer in held:
-        held_writer.close()
-    writer.close()
+async def is_refused(port: int) -> bool:
+    """Whether a new connection is closed without an answer."""
+    async with client(port) as c:
+        try:
+            await c.send(get())
+            return await c.rest() == b""
+        except ConnectionError:
+            return True
+
+
+async def test_for_a_connection_beyond_the_bound_the_oldest_idle_one_is_closed(tight: Edge) -> None:
+    async with AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(client(tight.port)) for _ in range(20)]
+        await held[1].send(b"GET /half")
+        await until(lambda: len(tight.server.listener.connections) == 20)
+        late = [await stack.enter_async_context(client(tight.port)) for _ in range(2)]
+        assert [(await each.ask(get())).status for each in late] == [200, 200]
+        for evicted in held[:2]:
+            assert await evicted.rest() == b""
+        assert (await held[2].ask(get())).status == 200
+        assert len(tight.server.listener.connections) == 20
+
+
+async def test_where_every_connection_is_at_work_a_further_one_is_closed(
+    tmp_path: Path, sides: dict[Side, StubSide]
+) -> None:
+    release = asyncio.Event()
+    for side in sides.values():
+        side.script = lambda peer: slowly(peer, release)
+    wish = Wish(EdgeLimits(connections=2))
+    async with (
+        edge(tmp_path, sides, live(migration(sides), 50), wish) as plane,
+        client(plane.port) as a,
+        client(plane.port) as b,
+    ):
+        await a.send(get())
+        await b.send(get())
+        await until(lambda: plane.plane.in_flight == 2)
+        assert await is_refused(plane.port)
+        assert plane.counted()["refused"] == {"overloaded": 1}
+        release.set()
+        assert (await a.answer()).status == (await b.answer()).status == 200
+
+
+async def test_one_address_has_so_many_connections_and_no_more(tmp_path: Path, sides: dict[Side, StubSide]) -> None:
+    wish = Wish(EdgeLimits(connections_per_address=2))
+    async with edge(tmp_path, sides, live(migration(sides), 50), wish) as plane:
+        for _ in range(3):
+            async with client(plane.port) as a, client(plane.port) as b:
+                assert (await a.ask(get())).status == (await b.ask(get())).status == 200
+                assert await is_refused(plane.port)
+            await until(lambda: not plane.server.listener.connections)
+
+
+async def slowly(peer: Peer, release: asyncio.Event) -> None:
+    await peer.receive_request()
+    await release.wait()
+    await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
 
 @pytest.mark.parametrize("coding", ["length", "chunked"])
@@ -133,14 +182,8 @@ async def test_a_body_beyond_the_operations_limit_is_413(plane: Edge, coding: st
 
 async def test_requests_beyond_the_bound_are_shed(tmp_path: Path, sides: dict[Side, StubSide]) -> None:
     release = asyncio.Event()
-
-    async def slow(peer: Peer) -> None:
-        await peer.receive_request()
-        await release.wait()
-        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-
     for side in sides.values():
-        side.script = slow
+        side.script = lambda peer: slowly(peer, release)
     async with (
         edge(tmp_path, sides, live(migration(sides), 50), Wish(lane=LaneSettings(in_flight=2))) as plane,
         client(plane.port) as a,
