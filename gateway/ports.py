@@ -81,6 +81,10 @@ class UpstreamResponse(Protocol):
         ...
 
 
+InterimListener = Callable[[int, Headers], None]
+"""Takes the status and the fields of a 1xx answer."""
+
+
 class AnswerReceiver(Protocol):
     """Who hears of an answer, in callbacks.
 
@@ -143,7 +147,9 @@ class Upstream(Protocol):
         """
         ...
 
-    async def exchange(self, request: UpstreamRequest, key: str | None) -> UpstreamResponse:
+    async def exchange(
+        self, request: UpstreamRequest, key: str | None, interim: InterimListener | None = None
+    ) -> UpstreamResponse:
         """Sends a request and returns as soon as the head of the answer is there; the upload may still be running.
 
         Cancelling the call closes the connection at once, whatever the phase.
@@ -151,6 +157,7 @@ class Upstream(Protocol):
         Args:
             request: What to send.
             key: Chooses the instance where `balance: key`.
+            interim: Called with every 1xx answer but 101, before this returns.
 
         Raises:
             UpstreamError: No usable answer came.

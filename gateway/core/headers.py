@@ -264,13 +264,13 @@ def to_side(incoming: Incoming, hop: Hop, request_id: bytes, extra: Headers, *, 
     return out
 
 
-def to_client(headers: Headers, extra: Headers, *, date: bytes) -> Headers:
+def to_client(headers: Headers, extra: Headers, *, date: bytes | None) -> Headers:
     """The fields of an answer that go to the client. Framing fields are the edge's to add.
 
     Args:
         headers: As the side sent them.
         extra: The gateway's own; they replace the side's of the same name.
-        date: Current `Date`, for an answer without one (RFC 9110 §6.6.1).
+        date: Current `Date`, for an answer without one (RFC 9110 §6.6.1); None for an interim answer, which needs none.
     """
     named = _named_by_connection(headers)
     replaced = {name for name, _ in extra}
@@ -289,7 +289,7 @@ def to_client(headers: Headers, extra: Headers, *, date: bytes) -> Headers:
         elif name == b"date":
             has_date = True
             out.append(item)
-    if not has_date:
+    if not has_date and date is not None:
         out.append((b"date", date))
     out.extend(extra)
     return out

@@ -30,6 +30,11 @@ _STATUS_LINE: Final = {
 }
 
 
+def _interim_line(status: int) -> bytes:
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+    return b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode())
+
+
 class Carrier(Protocol):
     """Who carries a request in callbacks."""
 
@@ -228,6 +233,14 @@ class Exchange:
         """Gives a whole answer to the connection."""
         self._head = self._begin_answer(status, headers)
         self.write(body, more=False)
+
+    def interim(self, status: int, headers: Headers) -> None:
+        """Passes an interim answer on, to a client that knows what that is (RFC 9110 §15.2)."""
+        # What a side says to a 100-continue is ours to hear: the client's expectation was answered here.
+        if self.started or self.disconnected or self.arrival.version == "1.0" or status == HTTPStatus.CONTINUE:
+            return
+        lines = [_interim_line(status), *(b"%b: %b\r\n" % field for field in headers), b"\r\n"]
+        self._protocol.transport.write(b"".join(lines))
 
     def start(self, status: int, headers: Headers) -> None:
         """Begins the answer. Its head goes out with the first body bytes, at the latest in the loop's next turn."""

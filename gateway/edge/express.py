@@ -91,7 +91,8 @@ class Run:
     # -- called by the side -----------------------------------------------------------------------------------------
 
     def interim_received(self, status: int, headers: Headers) -> None:
-        """Swallowed."""
+        """A 1xx answer."""
+        self._exchange.interim(status, self._passage.interim_fields(headers))
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from gateway.core.model import ErrorCode
+from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
@@ -100,7 +100,7 @@ class _Carrier:
         body = self._body_to_send()
         while True:
             try:
-                response = await passage.upstream.exchange(passage.request(body), passage.key)
+                response = await passage.upstream.exchange(passage.request(body), passage.key, self._pass_interim)
                 break
             except RevokedError:
                 passage.decide_again()
@@ -168,6 +168,11 @@ class _Carrier:
         return body
 
     # --- the answer ---
+
+    def _pass_interim(self, status: int, headers: Headers) -> None:
+        # ASGI has no word for it.
+        if self._exchange is not None:
+            self._exchange.interim(status, self._passage.interim_fields(headers))
 
     async def _relay(self, response: UpstreamResponse) -> None:
         length = response.length

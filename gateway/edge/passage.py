@@ -440,6 +440,10 @@ class Passage:
             fields.append((b"content-length", b"%d" % length))
         return fields
 
+    def interim_fields(self, headers: Headers) -> Headers:
+        """The fields of an interim answer for the client."""
+        return to_client(headers, [], date=None)
+
     # --- own answers ---
 
     def refusal(self, refusal: Refusal) -> Problem:

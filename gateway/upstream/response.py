@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.core.model import Headers
-from gateway.ports import UpstreamCall
+from gateway.ports import InterimListener, UpstreamCall
 
 
 class Response:
@@ -28,6 +28,7 @@ class Response:
         "_buffered",
         "_call",
         "_failure",
+        "_interim",
         "_is_complete",
         "_loop",
         "_more",
@@ -38,13 +39,17 @@ class Response:
         "status",
     )
 
-    def __init__(self, buffer_limit: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, buffer_limit: int, loop: asyncio.AbstractEventLoop, interim: InterimListener | None = None
+    ) -> None:
         """To be passed to `SideUpstream.send`.
 
         Args:
             buffer_limit: Bytes held for a slow reader before the side is read no more.
             loop: The running loop.
+            interim: Takes 1xx answers.
         """
+        self._interim = interim
         self._call: UpstreamCall | None = None
         self._buffer_limit = buffer_limit
         self._buffer: list[bytes] = []
@@ -116,7 +121,9 @@ class Response:
     # -- called by the connection -----------------------------------------------------------------------------------
 
     def interim_received(self, status: int, headers: Headers) -> None:
-        """Swallowed: whoever wants to forward interim answers does it here."""
+        """A 1xx answer."""
+        if self._interim is not None:
+            self._interim(status, headers)
 
     def head_received(self, status: int, headers: Headers, length: int | None) -> None:
         """The final head."""

@@ -12,7 +12,7 @@ from random import Random
 
 from gateway.core.model import Balance, ErrorCode, SideDefinition
 from gateway.errors import Phase, UpstreamError
-from gateway.ports import AnswerReceiver, UpstreamRequest
+from gateway.ports import AnswerReceiver, InterimListener, UpstreamRequest
 from gateway.upstream.balance import Rendezvous, choose_less_loaded
 from gateway.upstream.call import Call
 from gateway.upstream.dial import Dialer, verifying_tls
@@ -89,7 +89,9 @@ class SideUpstream:
         call.begin()
         return call
 
-    async def exchange(self, request: UpstreamRequest, key: str | None) -> Response:
+    async def exchange(
+        self, request: UpstreamRequest, key: str | None, interim: InterimListener | None = None
+    ) -> Response:
         """Sends a request and returns when the head of its answer is there. See `ports.Upstream.exchange`.
 
         Raises:
@@ -97,7 +99,7 @@ class SideUpstream:
                 put on the wire, or its body did not have the declared length. `request_timeout`: the time for the whole
                 exchange passed while the client was waited for.
         """
-        response = Response(self._limits.body_buffer_bytes, self.loop)
+        response = Response(self._limits.body_buffer_bytes, self.loop, interim)
         call = self.send(request, key, response)
         response.attach(call, call.instance)
         try:

@@ -86,6 +86,8 @@ class Answer:
     status: int
     headers: dict[bytes, bytes]
     body: bytes
+    interim: list[Answer] = field(default_factory=list)
+    """The 1xx answers but 100 that came before it."""
 
     def json(self) -> Any:
         """The body, parsed."""
@@ -111,12 +113,19 @@ class Client:
 
     async def answer(self, *, head: bool = False) -> Answer:
         """Reads one answer."""
+        interim: list[Answer] = []
         async with asyncio.timeout(30):
-            raw = await self.reader.readuntil(b"\r\n\r\n")
-            line, *lines = raw[:-4].split(b"\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (field.partition(b":") for field in lines)}
-            status = int(line.split(b" ")[1])
-            return Answer(status, headers, b"" if head else await self._body(status, headers))
+            while True:
+                status, headers = await self._head()
+                if not 100 < status < 200:
+                    return Answer(status, headers, b"" if head else await self._body(status, headers), interim)
+                interim.append(Answer(status, headers, b""))
+
+    async def _head(self) -> tuple[int, dict[bytes, bytes]]:
+        raw = await self.reader.readuntil(b"\r\n\r\n")
+        line, *lines = raw[:-4].split(b"\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (field.partition(b":") for field in lines)}
+        return int(line.split(b" ")[1]), headers
 
     async def _body(self, status: int, headers: dict[bytes, bytes]) -> bytes:
         if status in (204, 304) or status < 200:

@@ -209,6 +209,48 @@ async def test_a_connection_serves_on_after_every_error_whose_request_was_read(p
             assert (await c.ask(post("/find", b"body", "x-key: a"))).body == b"body"
 
 
+HINTS = (
+    b"HTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 102 Processing\r\n\r\n"
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-gone\r\nX-Gone: 1\r\nCrossfade-Side: new\r\n\r\n"
+)
+
+
+async def test_interim_answers_pass_in_order_and_before_the_final_one(plane: Edge) -> None:
+    both(plane, saying(HINTS + answer(b"final")))
+    async with client(plane.port) as c:
+        await c.send(get("/items/1", "x-key: a") + get("/items/1", "x-key: a"))
+        got = await c.answer()
+        assert [(each.status, each.headers) for each in got.interim] == [(102, {}), (103, {b"link": b"</a>"})]
+        assert (got.status, got.body) == (200, b"final")
+        assert (await c.answer()).body == b"good"
+
+
+async def test_a_hint_does_not_wait_for_the_answer(plane: Edge) -> None:
+    let = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.receive_request()
+        await peer.send(HINTS)
+        await let.wait()
+        await peer.send(answer(b"final"))
+
+    both(plane, script)
+    async with client(plane.port) as c:
+        await c.send(get("/items/1", "x-key: a"))
+        async with asyncio.timeout(30):
+            assert (await c.reader.readuntil(b"</a>\r\n\r\n")).startswith(b"HTTP/1.1 102 Processing\r\n\r\n")
+        let.set()
+        assert (await c.answer()).body == b"final"
+
+
+async def test_a_client_of_http_1_0_hears_of_no_interim_answer(plane: Edge) -> None:
+    both(plane, saying(HINTS + answer(b"final")))
+    async with client(plane.port) as c:
+        got = await c.ask(get("/items/1", "x-key: a").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (got.interim, got.body) == ([], b"final")
+
+
 async def test_unread_upload_ends_the_connection_and_is_never_a_request(plane: Edge) -> None:
     smuggled = get("/smuggled")
     async with client(plane.port) as c:
