@@ -126,8 +126,8 @@ class DataPlane:
                 entropy=random.Random(secrets.randbits(256)).getrandbits,  # noqa: S311 - see above
             ),
         )
-        if settings.express == "on":
-            listener.express = ExpressLane(self._plane)
+        listener.express = ExpressLane(self._plane)
+        listener.is_express_on = settings.express == "on"
         self.server = EdgeServer(
             EdgeConfig(GeneralLane(self._plane), listener, EdgeProtocol), DrainSettings(**settings.drain.model_dump())
         )

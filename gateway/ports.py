@@ -40,6 +40,8 @@ class UpstreamRequest:
         deadlines: Bounds on the phases.
         may_retry: Whether the request may be sent a second time on a fresh connection when a kept-alive one turns out
             to be dead before any byte of an answer (reads; anything when nothing was sent is retried regardless).
+        upgrade: The protocols that the client asks to switch to. A side that does makes the exchange a tunnel; only for
+            `send`.
         holds: Asked when it had to wait for a connection: whether this is still the side for it. None: it is.
     """
 
@@ -50,6 +52,7 @@ class UpstreamRequest:
     deadlines: Deadlines
     may_retry: bool
     holds: Callable[[], bool] | None = None
+    upgrade: bytes | None = None
 
 
 class UpstreamResponse(Protocol):
@@ -116,14 +119,39 @@ class AnswerReceiver(Protocol):
         """
 
 
+class TunnelReceiver(AnswerReceiver, Protocol):
+    """Who hears of an answer that may be a switch of protocols.
+
+    After `switched`, `body_received` brings what comes through the tunnel; it ends with `exchange_failed`.
+    """
+
+    def switched(self, headers: Headers) -> None:
+        """The side has switched: the answer is 101, and what follows are bytes both ways."""
+
+    def side_ready(self) -> None:
+        """The side takes bytes again, after `write` said no."""
+
+    def side_finished(self) -> None:
+        """The side sends no more; it may still listen."""
+
+
 class UpstreamCall(Protocol):
     """An exchange that is running."""
+
+    def write(self, data: bytes) -> bool:
+        """Sends bytes through a tunnel. False: the side takes them slowly; wait for `side_ready`."""
+
+    def write_eof(self) -> None:
+        """Sends no more through a tunnel, and still listens."""
 
     def pause(self) -> None:
         """Reads no more of the answer: whoever takes it is slower than the side."""
 
     def resume(self) -> None:
         """Reads on."""
+
+    def finish(self) -> None:
+        """Ends a tunnel over which neither end sends any more."""
 
     def abandon(self) -> None:
         """Ends the exchange and closes its connection at once; does nothing when it is over."""

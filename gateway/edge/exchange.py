@@ -47,6 +47,12 @@ class Carrier(Protocol):
     def client_ready(self) -> None:
         """The client takes bytes again."""
 
+    def client_data(self, data: bytes) -> None:
+        """Bytes of the client for a tunnel."""
+
+    def client_finished(self) -> None:
+        """The client sends no more through a tunnel; it still listens."""
+
     def client_gone(self) -> None:
         """The client left."""
 
@@ -65,6 +71,7 @@ class Exchange:
         started: The answer's head was given to the connection.
         complete: The answer was given to the connection whole.
         refusal: Answer this instead of running the application.
+        has_switched: It is a tunnel now.
         task: The application at work, on the general lane.
         run: What carries it, on the express lane.
     """
@@ -72,6 +79,7 @@ class Exchange:
     __slots__ = (
         "_body",
         "_chunked",
+        "_early",
         "_head",
         "_head_only",
         "_owed",
@@ -83,6 +91,7 @@ class Exchange:
         "complete",
         "disconnected",
         "expects_continue",
+        "has_switched",
         "keep_alive",
         "lane",
         "more_body",
@@ -106,6 +115,8 @@ class Exchange:
         self.refusal: Refusal | None = None
         self.task: asyncio.Task[None] | None = None
         self.run: Carrier | None = None
+        self.has_switched = False
+        self._early = b""
         self._body = bytearray()
         self._taken = False
         self._waiter: asyncio.Future[None] | None = None
@@ -318,6 +329,62 @@ class Exchange:
         length = (b"content-length", b"%d" % len(answer.body))
         self.start(answer.status, [*answer.headers, (b"date", self._protocol.listener.date), length])
         self.write(answer.body, more=False)
+
+    # --- a tunnel ---
+
+    @property
+    def has_early_bytes(self) -> bool:
+        """Whether the client sent bytes for a tunnel that was not opened."""
+        return bool(self._early)
+
+    def switch(self, headers: Headers) -> None:
+        """Tells the client that protocols are switched; from now on bytes pass both ways as they are."""
+        self.started = self.has_switched = True
+        head = [b"HTTP/1.1 101 Switching Protocols\r\n", *(b"%b: %b\r\n" % field for field in headers), b"\r\n"]
+        self._protocol.transport.write(b"".join(head))
+        self._protocol.tunnel_moved()
+        early, self._early = self._early, b""
+        if early:
+            self._protocol.flow.resume_reading()
+            self.raw_received(early)
+
+    def raw_received(self, data: bytes) -> None:
+        """Bytes of the client behind a request to switch protocols."""
+        if self.has_switched and self.run is not None:
+            self._protocol.tunnel_moved()
+            self.run.client_data(data)
+        else:
+            self._early += data
+            if len(self._early) > self._protocol.listener.limits.buffer_bytes:
+                self._protocol.flow.pause_reading()
+
+    def write_raw(self, data: bytes) -> None:
+        """Gives bytes of a tunnel to the client."""
+        self._protocol.tunnel_moved()
+        self._protocol.transport.write(data)
+
+    def pause_client(self) -> None:
+        """Reads no more from the client: the side is slower."""
+        self._protocol.flow.pause_reading()
+
+    def resume_client(self) -> None:
+        """Reads on."""
+        self._protocol.flow.resume_reading()
+
+    def finish_tunnel(self) -> None:
+        """Sends no more through the tunnel, and still listens."""
+        transport = self._protocol.transport
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def close_tunnel(self, *, cleanly: bool) -> None:
+        """Ends the tunnel: after what was written, or with a reset."""
+        if cleanly:
+            self._protocol.transport.close()
+        else:
+            self._protocol.abort()
 
     # --- inside ---
 

@@ -7,6 +7,7 @@ written as it comes. It must not know rules: those stand in `passage` and core.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Flag, auto
 
 import structlog
 
@@ -39,10 +40,28 @@ class ExpressLane:
         Run(self._plane, exchange).begin()
 
 
+class _Half(Flag):
+    """The ends of a tunnel that send no more."""
+
+    NONE = 0
+    CLIENT = auto()
+    SIDE = auto()
+
+
 class Run:
     """One request on the lane. Implements `ports.AnswerReceiver` and `exchange.Carrier`."""
 
-    __slots__ = ("_body", "_call", "_exchange", "_is_over", "_is_paused", "_passage", "_status", "_wants_body")
+    __slots__ = (
+        "_body",
+        "_call",
+        "_exchange",
+        "_finished",
+        "_is_over",
+        "_is_paused",
+        "_passage",
+        "_status",
+        "_wants_body",
+    )
 
     def __init__(self, plane: Plane, exchange: Exchange) -> None:
         self._passage = Passage(plane, exchange.arrival)
@@ -53,6 +72,7 @@ class Run:
         self._is_paused = False
         self._wants_body = False
         self._status = 0
+        self._finished = _Half.NONE
         exchange.run = self
 
     def begin(self) -> None:
@@ -86,7 +106,21 @@ class Run:
             return
         if self._call is not None:
             self._call.abandon()
-        self._end(Outcome.CLIENT_GONE)
+        if self._exchange.has_switched:
+            self._is_over = True
+        else:
+            self._end(Outcome.CLIENT_GONE)
+
+    def client_data(self, data: bytes) -> None:
+        """Bytes of the client for the tunnel."""
+        if self._call is not None and not self._call.write(data):
+            self._exchange.pause_client()
+
+    def client_finished(self) -> None:
+        """The client sends no more through the tunnel."""
+        if self._call is not None:
+            self._call.write_eof()
+        self._finish_half(_Half.CLIENT)
 
     # -- called by the side -----------------------------------------------------------------------------------------
 
@@ -106,9 +140,12 @@ class Run:
         self._exchange.start(status, self._passage.answer_fields(status, headers, length))
 
     def body_received(self, data: bytes) -> None:
-        """A piece of the body."""
+        """A piece of the body, or bytes of a tunnel."""
         exchange = self._exchange
-        exchange.write(data, more=True)
+        if exchange.has_switched:
+            exchange.write_raw(data)
+        else:
+            exchange.write(data, more=True)
         if exchange.is_write_paused and not self._is_paused and self._call is not None:
             self._is_paused = True
             self._call.pause()
@@ -118,9 +155,28 @@ class Run:
         self._end(outcome_of(self._status))
         self._exchange.write(b"", more=False)
 
+    def switched(self, headers: Headers) -> None:
+        """The side has switched protocols: the answer is given, what follows is a tunnel."""
+        fields = self._passage.switch_fields(headers)
+        # Its life would say nothing of the side's speed, and in_flight bounds requests.
+        self._passage.ended(Outcome.OK)
+        self._exchange.switch(fields)
+
+    def side_ready(self) -> None:
+        """The side takes bytes of the tunnel again."""
+        self._exchange.resume_client()
+
+    def side_finished(self) -> None:
+        """The side sends no more through the tunnel."""
+        self._finish_half(_Half.SIDE)
+
     def exchange_failed(self, error: BaseException) -> None:
-        """No answer, or no more of it."""
-        if isinstance(error, UpstreamError):
+        """No answer, or no more of it; or the end of a tunnel."""
+        if self._exchange.has_switched:
+            self._call = None
+            self._is_over = True
+            self._exchange.close_tunnel(cleanly=_Half.SIDE in self._finished)
+        elif isinstance(error, UpstreamError):
             self._fail(error)
         elif isinstance(error, RevokedError):
             self._attempt(self._send_again)
@@ -159,6 +215,17 @@ class Run:
         passage = self._passage
         passage.decide_again()
         self._call = passage.upstream.send(passage.request(self._body), passage.key, self)
+
+    def _finish_half(self, half: _Half) -> None:
+        self._finished |= half
+        if half is _Half.SIDE:
+            self._exchange.finish_tunnel()
+        if self._finished == _Half.CLIENT | _Half.SIDE:
+            call, self._call = self._call, None
+            self._is_over = True
+            if call is not None:
+                call.finish()
+            self._exchange.close_tunnel(cleanly=True)
 
     def _fail(self, error: UpstreamError) -> None:
         started = self._exchange.started

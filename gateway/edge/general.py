@@ -94,6 +94,8 @@ class _Carrier:
 
     async def _carry(self) -> Outcome:
         passage = self._passage
+        if self._exchange is None and _asks_for_websocket(self._arrival.headers):
+            raise Refusal(ErrorCode.NOT_IMPLEMENTED, "under this server, tunnels cannot be carried")
         limit = passage.decide()
         if limit is not None:
             passage.decide(await self._read_body(limit))
@@ -215,6 +217,10 @@ class _Carrier:
 
 class AnswerCutError(Exception):
     """Tells a foreign ASGI server to cut the connection in mid-answer."""
+
+
+def _asks_for_websocket(headers: Headers) -> bool:
+    return any(name == b"upgrade" and value.strip(b" \t").lower() == b"websocket" for name, value in headers)
 
 
 def _arrival_of(scope: Scope) -> Arrival:

@@ -16,6 +16,7 @@ class EdgeLimits:
         header_timeout_s: From the first byte of a request (or the accept) to the end of its headers.
         body_idle_timeout_s: Longest silence of a client that still owes body bytes.
         write_idle_timeout_s: Longest time a client may take nothing while an answer waits for it.
+        tunnel_idle_s: Longest silence, both ways, of a tunnel.
         keep_alive_s: How long an idle connection is kept.
         chunk_overhead_bytes: Chunk extensions and trailers of one request, beyond what plain chunks need.
         in_flight: Requests carried at once; more are shed with 503.
@@ -32,6 +33,7 @@ class EdgeLimits:
     header_timeout_s: float = 10.0
     body_idle_timeout_s: float = 30.0
     write_idle_timeout_s: float = 60.0
+    tunnel_idle_s: float = 3600.0
     keep_alive_s: float = 75.0
     chunk_overhead_bytes: int = 16 * 1024
     in_flight: int = 4096

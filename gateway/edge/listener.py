@@ -35,7 +35,8 @@ class Listener:
         draining: Answers end their connection; idle connections end at `linger_until`.
         connections: Every open connection, the oldest first.
         refused: Called with the code of each request that the protocol answers itself.
-        express: Carries bounded exchanges, or None: then the application carries all.
+        express: Carries in callbacks, or None: then the application carries all.
+        is_express_on: Whether it carries bounded exchanges, besides tunnels.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Listener:
     ) -> None:
         self.limits = limits
         self.express = express
+        self.is_express_on = True
         self.refused = refused
         self.date = _now_as_date()
         self.draining = False

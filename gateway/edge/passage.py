@@ -133,6 +133,7 @@ class Arrival:
         version: `1.1` or `1.0`.
         length: Declared length of the body; None when it is chunked.
         has_body: Whether the client declared a body at all.
+        upgrade: The protocols it asks to switch to, or None.
     """
 
     method: str
@@ -143,6 +144,7 @@ class Arrival:
     version: str
     length: int | None
     has_body: bool
+    upgrade: bytes | None = None
 
 
 class Passage:
@@ -278,9 +280,6 @@ class Passage:
         return facts
 
     def _refuse_what_is_not_carried(self, facts: Facts) -> None:
-        upgrade = [value.strip(b" \t").lower() for name, value in self._arrival.headers if name == b"upgrade"]
-        if b"websocket" in upgrade:
-            raise Refusal(ErrorCode.NOT_IMPLEMENTED, "WebSocket tunnels are not carried yet")
         if facts.method == "OPTIONS":
             _count_down_max_forwards(facts.headers)
 
@@ -400,6 +399,7 @@ class Passage:
             deadlines=self._deadlines,
             may_retry=is_read and (not self._is_told_by_header or self._is_confirmed_by(body, snapshot)),
             holds=self._holds,
+            upgrade=arrival.upgrade,
         )
 
     def _write_fields(self, headers: Headers) -> Headers:
@@ -443,6 +443,12 @@ class Passage:
     def interim_fields(self, headers: Headers) -> Headers:
         """The fields of an interim answer for the client."""
         return to_client(headers, [], date=None)
+
+    def switch_fields(self, headers: Headers) -> Headers:
+        """The fields of a 101 for the client."""
+        upgrade = b", ".join(value for name, value in headers if name == b"upgrade")
+        fields = to_client(headers, self._own_fields(), date=self._plane.clock.date())
+        return [*fields, (b"connection", b"upgrade"), (b"upgrade", upgrade)]
 
     # --- own answers ---
 

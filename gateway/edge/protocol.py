@@ -51,6 +51,7 @@ class _Expiry(Enum):
     HEAD = auto()
     BODY = auto()
     LINGER = auto()
+    TUNNEL = auto()
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -66,6 +67,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._peer = ""
         self._exchanges: deque[Exchange] = deque()
         self._incoming: Exchange | None = None
+        # Asked to switch protocols: what follows it is not HTTP, or not to be read.
+        self._switching: Exchange | None = None
         self._deadline = _NEVER
         self._expiry = _Expiry.NOTHING
         self._write_deadline = _NEVER
@@ -123,11 +126,19 @@ class EdgeProtocol(HttpToolsProtocol):
         for exchange in self._exchanges:
             exchange.lose()
         self._exchanges.clear()
-        self._incoming = None
+        self._incoming = self._switching = None
         self.parser = None  # type: ignore[assignment]  # as in uvicorn: breaks the reference cycle
 
-    def eof_received(self) -> None:
-        """The client will send no more: it counts as gone, as nginx has it, since its FIN may be all we ever see."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's, where uvicorn's says less
+        """The client will send no more: it counts as gone, as nginx has it, since its FIN may be all we ever see.
+
+        Not so at the end of a tunnel, whose protocol may know halves.
+        """
+        switching = self._switching
+        if switching is None or not switching.has_switched or switching.run is None:
+            return False
+        switching.run.client_finished()
+        return True
 
     def pause_writing(self) -> None:
         """The client takes its answer slower than it comes."""
@@ -145,6 +156,9 @@ class EdgeProtocol(HttpToolsProtocol):
         """Bytes from the client."""
         self._segment_bytes = len(data)
         while data and not self._deaf:
+            if self._switching is not None:
+                self._switching.raw_received(data)
+                return
             if self._in_head:
                 if self._begun:
                     self._head_bytes += len(data)
@@ -241,13 +255,22 @@ class EdgeProtocol(HttpToolsProtocol):
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        length, declared, closes, expects_continue = checked
-        lane = choose_lane(express=self.listener.express is not None, length=length, expects_continue=expects_continue)
-        arrival = Arrival(method, target, headers, self._peer, self.scheme or "http", version, length, declared)
+        length, declared, closes, expects_continue, upgrade = checked
+        listener = self.listener
+        if listener.express is None or method != "GET":
+            upgrade = None
+        lane = choose_lane(
+            express=listener.express is not None and listener.is_express_on,
+            length=length,
+            expects_continue=expects_continue,
+            upgrade=upgrade is not None,
+        )
+        scheme = self.scheme or "http"
+        arrival = Arrival(method, target, headers, self._peer, scheme, version, length, declared, upgrade)
         exchange = Exchange(self, arrival, lane)
         exchange.expects_continue = expects_continue
         # A client must be ready to ask again for what comes after a close (RFC 9112 §9.3.2).
-        exchange.keep_alive = not closes and len(self._exchanges) < _PIPELINE_LIMIT - 1
+        exchange.keep_alive = not closes and upgrade is None and len(self._exchanges) < _PIPELINE_LIMIT - 1
         self._body_bytes = self._wire_bytes = self._chunks = 0
         # Bytes of the head share the first segment, so only what comes in later ones is measured.
         self._overhead_checked = length is None
@@ -288,7 +311,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._expect(_Expiry.NOTHING, _NEVER)
         self._body_until = _NEVER
         exchange.finish_body()
-        if not exchange.keep_alive:
+        if exchange.arrival.upgrade is not None:
+            self._switching = exchange
+        elif not exchange.keep_alive:
             self._deaf = True
         if not exchange.begun:
             self._advance()
@@ -314,7 +339,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._exchanges.popleft()
         self.server_state.total_requests += 1
         if not exchange.keep_alive:
-            self._close(unread=exchange.more_body or self._dropped_bytes > 0 or bool(self._exchanges) or self._begun)
+            is_followed = self._dropped_bytes > 0 or bool(self._exchanges) or self._begun or exchange.has_early_bytes
+            self._close(unread=exchange.more_body or is_followed)
         elif self._exchanges:
             self._advance()
         elif not self._begun:
@@ -323,6 +349,10 @@ class EdgeProtocol(HttpToolsProtocol):
         else:
             self.flow.resume_reading()
             self._expect(_Expiry.HEAD, self.listener.limits.header_timeout_s)
+
+    def tunnel_moved(self) -> None:
+        """Bytes pass through the tunnel."""
+        self._expect(_Expiry.TUNNEL, self.listener.limits.tunnel_idle_s)
 
     def abort(self) -> None:
         """Resets the connection."""
@@ -368,6 +398,8 @@ class EdgeProtocol(HttpToolsProtocol):
                 return
             case _Expiry.REQUEST:
                 self._finish()
+            case _Expiry.TUNNEL:
+                self.transport.abort()
             case _Expiry.LINGER:
                 unsent = self.transport.get_write_buffer_size()
                 if 0 < unsent < self._unsent_bytes:
@@ -472,6 +504,7 @@ class EdgeProtocol(HttpToolsProtocol):
         so the write half goes first and the rest is read into the void for a moment.
         """
         self._deaf = True
+        self._switching = None
         for exchange in self._exchanges:
             exchange.lose()
         self._exchanges.clear()

@@ -20,7 +20,9 @@ _HOST: Final = re.compile(
 # Leading zeros are legal and would otherwise be the one number of unbounded length (RFC 9110 §8.6).
 _LENGTH: Final = re.compile(rb"[ \t]*[0-9]{1,20}[ \t]*")
 _TARGET: Final = re.compile(rb"[\x21-\x7e\x80-\xff]+")
-_TELLING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
+_TELLING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+# Behind these the requests of many would follow on a connection that is taken for one, past every rule.
+_NEVER_SWITCHED_TO: Final = (b"h2c", b"http/", b"tls/")
 _FIELD_VALUE_BAD: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -32,12 +34,14 @@ class Checked(NamedTuple):
         declared: Whether the client sent a framing field at all.
         closes: The client will ask nothing more on this connection.
         expects_continue: The client waits for a 100 before it sends the body.
+        upgrade: The protocols that the client asks to switch to, those that are never forwarded left out; None: none.
     """
 
     length: int | None
     declared: bool
     closes: bool
     expects_continue: bool
+    upgrade: bytes | None = None
 
 
 def origin_form(method: str, target: bytes, headers: Headers) -> bytes:
@@ -91,6 +95,8 @@ def check(version: str, headers: Headers) -> Checked:
     hosts: list[bytes] = []
     lengths: list[bytes] = []
     encodings: list[bytes] = []
+    protocols: list[bytes] = []
+    asks_upgrade = False
     closes = version == "1.0"
     expects_continue = False
     for name, value in headers:
@@ -103,7 +109,11 @@ def check(version: str, headers: Headers) -> Checked:
         elif name == b"transfer-encoding":
             encodings.append(value)
         elif name == b"connection":
-            closes = closes or b"close" in _tokens(value)
+            options = _tokens(value)
+            closes = closes or b"close" in options
+            asks_upgrade = asks_upgrade or b"upgrade" in options
+        elif name == b"upgrade":
+            protocols += (token.strip(b" \t") for token in value.split(b","))
         else:
             expects_continue = expects_continue or b"100-continue" in _tokens(value)
     if len(hosts) > 1 or (not hosts and version == "1.1"):
@@ -117,7 +127,10 @@ def check(version: str, headers: Headers) -> Checked:
         _check_encoding(version, encodings, lengths)
         return Checked(None, declared=True, closes=closes, expects_continue=expects_continue)
     if not lengths:
-        return Checked(0, declared=False, closes=closes, expects_continue=expects_continue)
+        wanted = [name for name in protocols if name and not name.lower().startswith(_NEVER_SWITCHED_TO)]
+        # RFC 9110 §7.8: only with its connection option, and not in 1.0.
+        upgrade = b", ".join(wanted) if wanted and asks_upgrade and version == "1.1" else None
+        return Checked(0, declared=False, closes=closes, expects_continue=expects_continue, upgrade=upgrade)
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
         raise _bad("Content-Length is not one number")
     return Checked(int(lengths[0]), declared=True, closes=closes, expects_continue=expects_continue)

@@ -59,6 +59,7 @@ class EdgeShape(Shape):
     header_timeout_s: Seconds = 10.0
     body_idle_timeout_s: Seconds = 30.0
     write_idle_timeout_s: Seconds = 60.0
+    tunnel_idle_s: Seconds = 3600.0
     keep_alive_s: Seconds = 75.0
     chunk_overhead_bytes: Bytes = 16 * 1024
     in_flight: Count = 4096

@@ -10,7 +10,7 @@ from __future__ import annotations
 import httptools
 
 from gateway.core.model import Headers
-from gateway.upstream.framing import BodyKind, InvalidAnswerError, judge_answer_head
+from gateway.upstream.framing import BodyKind, InvalidAnswerError, accepts_switch, judge_answer_head
 from gateway.upstream.limits import UpstreamLimits
 
 _STATUS_LINE_START = b"HTTP/"
@@ -32,11 +32,13 @@ class AnswerReader:
         has_head: The final head is complete.
         is_complete: The answer is complete.
         has_surplus: Bytes came after its end.
+        has_switched: It is a 101 to one of the protocols asked for; what follows is `body`.
         keep_alive: The connection may be used again as far as the answer is concerned.
     """
 
     __slots__ = (
         "_answers_head",
+        "_asked",
         "_chunk_overhead",
         "_fields",
         "_head_bytes",
@@ -53,6 +55,7 @@ class AnswerReader:
         "has_head",
         "has_started",
         "has_surplus",
+        "has_switched",
         "headers",
         "interim",
         "is_complete",
@@ -61,13 +64,15 @@ class AnswerReader:
         "status",
     )
 
-    def __init__(self, limits: UpstreamLimits, *, answers_head: bool) -> None:
+    def __init__(self, limits: UpstreamLimits, *, answers_head: bool, asked: bytes | None = None) -> None:
         """Starts before the first byte.
 
         Args:
             limits: Bounds on heads, interim answers and chunk overhead.
             answers_head: Whether the request's method is HEAD.
+            asked: The protocols that the request asked to switch to.
         """
+        self._asked = asked
         self._limits = limits
         self._answers_head = answers_head
         self._parser: httptools.HttpResponseParser | None = None
@@ -90,6 +95,7 @@ class AnswerReader:
         self.has_head = False
         self.is_complete = False
         self.has_surplus = False
+        self.has_switched = False
         self.keep_alive = False
 
     def feed(self, data: bytes) -> None:
@@ -160,7 +166,12 @@ class AnswerReader:
                 raise InvalidAnswerError(f"head over {self._limits.header_bytes} bytes")
             if self._parser is None:
                 self._parser = httptools.HttpResponseParser(self)
-            self._parser.feed_data(head)
+            try:
+                self._parser.feed_data(head)
+            except httptools.HttpParserUpgrade:
+                # It read the whole head; whether the switch is one, is judged below.
+                if self._asked is None or not self._parser_saw_head:
+                    raise
             if self._parser_saw_head != (end >= 0):
                 raise InvalidAnswerError("malformed: end of the head is ambiguous")
             if end < 0:
@@ -214,6 +225,13 @@ class AnswerReader:
             self._parser_saw_head = False
             self._start_seen = 0
             return False
+        if status == 101 and self._asked is not None and accepts_switch(headers, self._asked):
+            self.status = status
+            self.headers = headers
+            self.has_head = self.has_switched = True
+            self._kind = BodyKind.UNTIL_CLOSE
+            self._parser = None
+            return True
         framing = judge_answer_head(parser.get_http_version(), status, headers, answers_head=self._answers_head)
         self.status = status
         self.headers = headers

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from gateway.core.model import ErrorCode, Headers
 from gateway.errors import Phase, RevokedError, UpstreamError
-from gateway.ports import AnswerReceiver, StreamedBody, UpstreamRequest
+from gateway.ports import AnswerReceiver, StreamedBody, TunnelReceiver, UpstreamRequest
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 from gateway.upstream.upload import Upload
@@ -116,6 +116,21 @@ class Call:
         if self._connection is not None:
             self._connection.resume()
 
+    def write(self, data: bytes) -> bool:
+        """See `ports.UpstreamCall`."""
+        return self._connection is None or self._connection.write(data)
+
+    def write_eof(self) -> None:
+        """See `ports.UpstreamCall`."""
+        if self._connection is not None:
+            self._connection.write_eof()
+
+    def finish(self) -> None:
+        """See `ports.UpstreamCall`."""
+        connection = self._end()
+        if connection is not None:
+            connection.finish()
+
     def abandon(self) -> None:
         """See `ports.UpstreamCall`."""
         if self._is_over:
@@ -152,6 +167,20 @@ class Call:
         self._end()
         self._client.note_answer(self._index)
         self._receiver.answer_received(status, headers, length, body)
+
+    def switched(self, headers: Headers) -> None:
+        """The exchange is a tunnel; only requests that asked for one come here."""
+        self._has_head = True
+        self._client.note_answer(self._index)
+        cast(TunnelReceiver, self._receiver).switched(headers)
+
+    def side_ready(self) -> None:
+        """The side takes bytes again."""
+        cast(TunnelReceiver, self._receiver).side_ready()
+
+    def side_finished(self) -> None:
+        """The side sends no more."""
+        cast(TunnelReceiver, self._receiver).side_finished()
 
     def exchange_failed(self, error: BaseException, *, is_stale: bool) -> None:
         """The exchange ended early; unless the connection alone is to blame, it is over."""

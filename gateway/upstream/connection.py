@@ -51,6 +51,15 @@ class Sink(Protocol):
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer came in one piece; the connection is no longer the sink's."""
 
+    def switched(self, headers: Headers) -> None:
+        """The answer is a 101 that was asked for: from now on `body_received` brings what comes through the tunnel."""
+
+    def side_ready(self) -> None:
+        """The side takes bytes of the tunnel again."""
+
+    def side_finished(self) -> None:
+        """The side sends no more through the tunnel."""
+
     def exchange_failed(self, error: BaseException, *, is_stale: bool) -> None:
         """The exchange ended early; the connection is closed.
 
@@ -84,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_exchanges",
         "_head_delivered",
         "_is_chunked_upload",
+        "_is_tunnel",
         "_is_uploading",
         "_limits",
         "_loop",
@@ -136,6 +146,7 @@ class Connection(asyncio.Protocol):
         self._head_delivered = False
         self._is_uploading = False
         self._is_chunked_upload = False
+        self._is_tunnel = False
         self.idle_since = 0.0
         self.is_closed = False
 
@@ -178,7 +189,7 @@ class Connection(asyncio.Protocol):
         assert self._sink is None
         self._exchanges += 1
         self._sink = sink
-        self._reader = AnswerReader(self._limits, answers_head=request.method == b"HEAD")
+        self._reader = AnswerReader(self._limits, answers_head=request.method == b"HEAD", asked=request.upgrade)
         self._deadlines = request.deadlines
         self._total_at = total_at
         self._head_delivered = False
@@ -194,6 +205,28 @@ class Connection(asyncio.Protocol):
         else:
             transport.writelines((head, body))
         self._arm()
+
+    def write(self, data: bytes) -> bool:
+        """Sends bytes through a tunnel. False: wait for `Sink.side_ready`."""
+        if self._is_tunnel and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+        return not self._write_paused
+
+    def write_eof(self) -> None:
+        """Sends no more through a tunnel."""
+        transport = self._transport
+        if not self._is_tunnel or transport is None or transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            # TLS knows no half of a connection.
+            transport.close()
+
+    def finish(self) -> None:
+        """Ends a tunnel after what was written; the sink is not called any more."""
+        self._end_exchange()
+        self._drop(DropReason.SIDE_CLOSES, at_once=False)
 
     def write_body(self, data: bytes) -> None:
         """Sends a piece of a streamed body, not empty. Follow with `drain`. Ignored once the exchange is over."""
@@ -253,8 +286,8 @@ class Connection(asyncio.Protocol):
     # -- deadlines --------------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        """Sets the deadline of the phase that the exchange is in."""
-        if self._sink is None:
+        """Sets the deadline of the phase that the exchange is in. A tunnel has none: its ends know when it is over."""
+        if self._sink is None or self._is_tunnel:
             return
         deadlines = self._deadlines
         now = self._loop.time()
@@ -403,6 +436,9 @@ class Connection(asyncio.Protocol):
         if sink is None or reader is None:
             self._drop(DropReason.SURPLUS)
             return
+        if self._is_tunnel:
+            sink.body_received(data)
+            return
         invalid: InvalidAnswerError | None = None
         try:
             reader.feed(data)
@@ -419,6 +455,13 @@ class Connection(asyncio.Protocol):
         if reader.has_head and not self._head_delivered and self._sink is sink:
             self._head_delivered = True
             self._phase = Phase.BODY
+            if reader.has_switched:
+                self._is_tunnel = True
+                self._timer.set(inf)
+                sink.switched(reader.headers)
+                if reader.body and self._sink is sink:
+                    sink.body_received(reader.take_body())
+                return
             sink.head_received(reader.status, reader.headers, reader.length)
         if reader.body and self._sink is sink:
             sink.body_received(reader.take_body())
@@ -433,9 +476,16 @@ class Connection(asyncio.Protocol):
         elif self._head_delivered:
             self._arm()
 
-    def eof_received(self) -> None:
-        """The side has finished sending; the transport closes itself after this."""
+    def eof_received(self) -> bool:
+        """The side has finished sending; the transport closes itself after this, but for a tunnel."""
         reader = self._reader
+        if self._is_tunnel and self._sink is not None:
+            self._sink.side_finished()
+            return True
+        self._finish_answer(reader)
+        return False
+
+    def _finish_answer(self, reader: AnswerReader | None) -> None:
         if self._sink is None or reader is None:
             self._drop(DropReason.STALE)
             return
@@ -488,4 +538,6 @@ class Connection(asyncio.Protocol):
         """The side caught up."""
         self._write_paused = False
         self._wake_writer()
+        if self._is_tunnel and self._sink is not None:
+            self._sink.side_ready()
         self._arm()

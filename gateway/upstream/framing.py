@@ -59,6 +59,8 @@ def write_request_head(request: UpstreamRequest) -> bytes:
     body = request.body
     lines = [b"%b %b HTTP/1.1" % (request.method, request.target)]
     lines += [b": ".join(field) for field in request.headers if field[0] not in _CONNECTION_FIELDS]
+    if request.upgrade is not None:
+        lines += (b"connection: upgrade", b"upgrade: " + request.upgrade)
     if body is None:
         pass
     elif not isinstance(body, StreamedBody):
@@ -109,6 +111,13 @@ def judge_answer_head(version: str, status: int, headers: Headers, *, answers_he
     if length is None:
         return AnswerFraming(BodyKind.UNTIL_CLOSE, None, keep_alive=False)
     return AnswerFraming(BodyKind.LENGTH if length else BodyKind.NONE, length, keep_alive)
+
+
+def accepts_switch(headers: Headers, asked: bytes) -> bool:
+    """Whether a 101 switches to protocols that were asked for (RFC 9110 §7.8)."""
+    wanted = _tokens(asked)
+    chosen = [token for name, value in headers if name == b"upgrade" for token in _tokens(value)]
+    return bool(chosen) and all(token in wanted for token in chosen)
 
 
 def _read_framing_fields(headers: Headers, *, is_1_1: bool) -> tuple[int | None, bool, bool]:

@@ -140,6 +140,16 @@ class Client:
             return await self.reader.readexactly(int(headers[b"content-length"]))
         return await self.reader.read(-1)
 
+    async def until(self, end: bytes) -> bytes:
+        """What comes up to and including `end`."""
+        async with asyncio.timeout(30):
+            return await self.reader.readuntil(end)
+
+    async def exactly(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        async with asyncio.timeout(30):
+            return await self.reader.readexactly(count)
+
     async def rest(self) -> bytes:
         """What comes until the gateway closes."""
         async with asyncio.timeout(30):

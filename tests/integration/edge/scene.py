@@ -116,8 +116,8 @@ async def edge(
     upstreams = {side: SideUpstream(loaded.definition.sides[side], wish.upstream) for side in Side}
     clock = LaneClock(asyncio.get_running_loop().time, time.time, lambda: listener.date, random.Random(7).getrandbits)
     plane = Plane(source, upstreams, counters, wish.lane, clock)
-    if wish.express:
-        listener.express = ExpressLane(plane)
+    listener.express = ExpressLane(plane)
+    listener.is_express_on = wish.express
     server = EdgeServer(EdgeConfig(GeneralLane(plane), listener, EdgeProtocol), wish.drain)
     sock = bound_socket()
     port = sock.getsockname()[1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.edge.scene import Edge, answers_in
-from tests.support.sides import client
 
 P = b"POST /find HTTP/1.1\r\nHost: a\r\n"
 G = b"GET /items/1 HTTP/1.1\r\nHost: a\r\n"
@@ -157,13 +156,6 @@ async def test_upgrades_are_not_switched_to(plane: Edge) -> None:
     request = plane.sides[next(s for s in plane.sides if plane.sides[s].requests)].requests[0]
     assert not request.field(b"upgrade")
     assert not request.field(b"http2-settings")
-
-
-async def test_a_web_socket_is_refused_for_now(plane: Edge) -> None:
-    socket = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    async with client(plane.port) as c:
-        answer = await c.ask(G + socket)
-    assert (answer.status, answer.json()["code"]) == (501, "not_implemented")
 
 
 @pytest.mark.parametrize(

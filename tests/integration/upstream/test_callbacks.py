@@ -57,6 +57,16 @@ class Recorder:
             self.body_received(body)
         self.answer_completed()
 
+    def switched(self, headers: Headers) -> None:
+        self.fields.append(headers)
+        self._note("switched")
+
+    def side_ready(self) -> None:
+        self._note("ready")
+
+    def side_finished(self) -> None:
+        self._note("finished")
+
     def exchange_failed(self, error: BaseException, *, is_stale: bool) -> None:
         self.error = error
         self.is_stale = is_stale
