@@ -2,14 +2,15 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help setup up demo test check bench
+.PHONY: help setup up demo test check bench bench-full
 
 help:
 	@echo "make up     the gateway with both services on this machine; Ctrl-C stops it"
 	@echo "make demo   a dozen agents do git work through the gateway while shares move"
 	@echo "make test   the test suite"
 	@echo "make check  linters, types, import rules, the pages made from the code"
-	@echo "make bench  CPU per request, memory of long streams, time from a change to its effect"
+	@echo "make bench  beside nginx: CPU per request; memory of long streams, time from a change to its effect"
+	@echo "make bench-full  beside HAProxy, nginx mirror and others too, on a larger grid"
 
 setup:
 	@scripts/setup
@@ -31,6 +32,11 @@ check: setup
 	$(BIN)/python scripts/generate_docs --check
 	$(BIN)/python scripts/check_docs
 
+# Needs nginx and wrk, and says so.
 bench: setup
+	@$(BIN)/python -m bench --write $(ARGS)
 	@$(BIN)/python -m bench.general_lane
 	@$(BIN)/python -m bench.policy_change
+
+bench-full: setup
+	@$(BIN)/python -m bench --full $(ARGS)

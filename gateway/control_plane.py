@@ -78,6 +78,7 @@ class ControlPlane:
         self._look_at_file = asyncio.Event()
         self._look_at_file.set()
         self.has_crashed = False
+        self._has_told_loss = False
         self._tasks: list[asyncio.Task[None]] = []
         self.app = create_app(
             handlers.Parts(
@@ -166,6 +167,19 @@ class ControlPlane:
                 await asyncio.sleep(_RETRY_S)
             self._tell_differences(policy)
 
+    def _say_what_is_lost(self) -> None:
+        """Says once why nothing begins: Redis is empty, and here a policy was known that cannot be read any more."""
+        if self._has_told_loss:
+            return
+        self._has_told_loss = True
+        file = self.state.file.path
+        _log.error(
+            "policy_lost",
+            why=f"Redis holds no policy of {self._definition.migration}, and {file} cannot be read, so it is unknown "
+            "which share of the clients is where",
+            ways_out=f"put a good copy of {file} back; or remove it and {file}.damaged* to begin anew with all on old",
+        )
+
     async def _settle(self) -> Policy | None:
         """The stored policy once it knows everything that the file names; None: try again."""
         store, feed = self.state.store, self.state.feed
@@ -181,6 +195,8 @@ class ControlPlane:
                 _log.info("first_boot", lineage=booted.lineage)
                 feed.refresh_soon()
             policy = await store.read()
+            if policy is None and feed.current is None:
+                self._say_what_is_lost()
             # What is not in force must not be changed: a lost or foreign policy is for write-back or an operator.
             if policy is None or feed.current is None or feed.status().state is not FeedState.OK:
                 return None

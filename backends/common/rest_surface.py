@@ -18,6 +18,8 @@ from backends.common.dispatch import Dispatcher, folded
 from backends.common.errors import Code, ServiceError
 
 BODY_LIMIT_BYTES: Final = 8 << 20
+_CLIENT_CLOSED: Final = 499
+"""Nobody reads it; nginx's number for a client that left."""
 
 
 class Problem(JSONResponse):
@@ -79,6 +81,9 @@ def _operation(dispatcher: Dispatcher, operation: Operation) -> Callable[[Reques
             return JSONResponse(await _unless_gone(request, working))
         except ServiceError as exc:
             return Problem(exc.meaning.status, exc.content())
+        except ClientDisconnect:
+            # Nobody hears it; it is not worth a traceback.
+            return Response(status_code=_CLIENT_CLOSED)
 
     return endpoint
 

@@ -124,6 +124,8 @@ class Control:
             # A proxy of the environment must not see the token.
             with httpx.Client(base_url=self.url, timeout=timeout, trust_env=False) as client:
                 answer = client.request(method, path, json=body, params=params, headers=headers)
+        except UnicodeError as exc:
+            raise CommandError("usage", "an argument holds what is no text; write it in UTF-8") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise CommandError("unreachable", self._unreachable(type(exc).__name__)) from exc
         return _document(answer.status_code, answer.content, self.url)

@@ -193,6 +193,7 @@ class _Builder:
                 self.redis.command,
                 {"PATH": self.env.get("PATH", "")},
                 is_foreign=True,
+                log_file=self.redis.log_file,
                 keeps_open=(self.redis_lock,),
                 probe=redis_probe(self.redis.socket_path, self.redis.password_file),
             )
@@ -287,7 +288,12 @@ def prepare_machine(wanted: Wanted, env: Mapping[str, str]) -> tuple[Machine, De
     """
     with ExitStack() as taken:
         builder = _Builder(wanted, env, taken)
-        machine = builder.build()
+        try:
+            machine = builder.build()
+        except OSError as exc:
+            if exc.filename is None:
+                raise
+            raise StartError(f"{exc.filename} cannot be written: {exc.strerror}; remove it or make room") from exc
         taken.pop_all()
     return machine, builder.definition
 

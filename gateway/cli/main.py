@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -124,7 +126,10 @@ def group() -> LazyGroup:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [_readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    if sys.stdout is None:
+        # Closed by whoever started us: a command is carried out all the same.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the life of the process
     try:
         group().main(args=arguments, prog_name=PROGRAM)
     except SystemExit as end:
@@ -134,6 +139,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(json.dumps({"code": "usage", "detail": "see standard error"}) + "\n")
         return code
     return ExitCode.OK
+
+
+def _readable(argument: str) -> str:
+    """An argument that can be sent and shown, whatever bytes a terminal made of it: a kill must not fail on its reason.
+
+    But a path stays what it is.
+    """
+    if argument.isprintable() or os.path.lexists(argument):
+        return argument
+    return argument.encode(errors="surrogateescape").decode(errors="replace")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import quote
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?|[+-]?\.[0-9]+", re.ASCII)
+
 
 def _percent(text: str) -> int | float:
     """The share that the text stands for; a slip is a usage error.
@@ -27,11 +30,10 @@ def _percent(text: str) -> int | float:
     Raises:
         typer.BadParameter: It is no share.
     """
-    try:
-        number = Decimal(text)
-    except ArithmeticError as exc:
-        why = f"{text!r} is no number; write 0-100 with at most 4 decimals"
-        raise typer.BadParameter(why) from exc
+    # Decimal alone would take 1_0 for 10, and digits of other scripts.
+    if not _NUMBER.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no number; write 0-100 with at most 4 decimals")
+    number = Decimal(text)
     try:
         return percent_of(parse_percent(number))
     except ValueError as exc:

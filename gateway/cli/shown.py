@@ -5,7 +5,9 @@ Owns the two outputs and the exit codes. Text that came from elsewhere never rea
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +65,20 @@ class CommandError(CrossfadeError):
 
 
 def show(shown: Shown, *, as_json: bool) -> None:
-    """Prints an outcome on standard output."""
+    """Prints an outcome on standard output. Where that takes nothing, says so: what was done is done."""
+    try:
+        _print(shown, as_json=as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        warn(f"crossfade: standard output takes nothing: {exc.strerror}")
+        # Python would try again at exit, and fail again.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(shown: Shown, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(shown.document, indent=2) + "\n")
         return

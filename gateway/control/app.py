@@ -102,7 +102,7 @@ class Desk:
             return _NOBODY
         address = request.client.host if request.client else "local"
         try:
-            caller = await self._authenticator.identify(request.headers.get("authorization"), address)
+            caller = await self._authenticator.identify(_only(request, "Authorization"), address)
         except Refused as refused:
             if refused.code is Code.TOKEN_REQUIRED:
                 _log.warning("token_refused", call=endpoint.name, client=address, request_id=request.state.request_id)
@@ -142,13 +142,21 @@ class Envelope:
 
 
 def _if_match(endpoint: Endpoint, request: Request) -> int | None:
-    value = request.headers.get("if-match")
+    value = _only(request, "If-Match")
     if value is None or value.strip() == "*" or not endpoint.is_conditional:
         return None
     found = _ETAG.fullmatch(value.strip())
     if found is None:
         raise invalid('If-Match: write the epoch in quotes, such as If-Match: "12"')
     return int(found[1])
+
+
+def _only(request: Request, name: str) -> str | None:
+    """The value of a field that counts. Of two, a proxy in front may have judged the other."""
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise invalid(f"{name}: send it once")
+    return values[0] if values else None
 
 
 def _query(endpoint: Endpoint, request: Request) -> dict[str, str]:

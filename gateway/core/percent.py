@@ -41,11 +41,29 @@ def parse_percent(value: object) -> Ppm:
     if value < 0 or value > 100:
         raise ValueError(f"{_short(value)} is not between 0 and 100; {_WRITE}")
     # repr of a float is the shortest decimal that reads back as the same float.
-    scaled = (value if isinstance(value, Decimal) else Decimal(repr(value))) * _PPM_PER_PERCENT
-    if scaled != scaled.to_integral_value():
-        nearest = Ppm(int(scaled.to_integral_value()))
+    exact = value if isinstance(value, Decimal) else Decimal(repr(value))
+    ppm = _scaled(exact)
+    if ppm is None:
+        nearest = Ppm(int((exact * _PPM_PER_PERCENT).to_integral_value()))
         raise ValueError(f"{_short(value)} has more than 4 decimals; write {percent_of(nearest)}")
-    return Ppm(int(scaled))
+    return ppm
+
+
+def _scaled(value: Decimal) -> Ppm | None:
+    """The ppm of 0-100 percent, or None where that is no whole number.
+
+    In integers: a Decimal multiplies in 28 digits, and what it rounds away there would be taken for nothing.
+    """
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    places = exponent + DECIMALS
+    while digits and digits[-1] == 0 and places < 0:
+        digits, places = digits[:-1], places + 1
+    if not any(digits):
+        return Ppm(0)
+    if places < 0:
+        return None
+    return Ppm(int("".join(map(str, digits))) * 10**places)
 
 
 def percent_of(share: Ppm) -> int | float:

@@ -251,4 +251,7 @@ class Run:
     def _end(self, outcome: Outcome) -> None:
         self._call = None
         self._is_over = True
+        # Else the two would hold each other until the garbage collector comes: memory that is used anew for every
+        # request is memory that is never in the processor's cache.
+        self._exchange.run = None
         self._passage.ended(outcome)

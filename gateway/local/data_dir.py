@@ -50,17 +50,26 @@ class DataDir:
         path = self.path / name
         try:
             if given is None and path.exists():
-                if path.stat().st_mode & 0o077:
+                mode = path.stat().st_mode
+                if not stat.S_ISREG(mode):
+                    raise StartError(f"{path} should hold a secret and is no file; remove it")
+                if mode & 0o077:
                     raise StartError(f"{path} holds a secret and is open to others; chmod 600 it, or remove it")
-                if path.read_text().strip():
+                if path.read_text(encoding="ascii").strip():
                     return path
             self.write(name, given or prefix + secrets.token_urlsafe(_SECRET_BYTES))
         except OSError as exc:
             raise StartError(f"{path} cannot be used: {exc.strerror}") from exc
+        except ValueError as exc:
+            raise StartError(f"{path} should hold a secret and holds no text; remove it") from exc
         return path
 
     def write(self, name: str, content: str) -> Path:
-        """Writes a file, 0600, in one step."""
+        """Writes a file, 0600, in one step.
+
+        Raises:
+            OSError: The disk is full, say, or a directory stands in its place.
+        """
         path = self.path / name
         temporary = path.with_name(path.name + ".tmp")
         temporary.unlink(missing_ok=True)

@@ -34,12 +34,14 @@ class EmbeddedRedis:
         command: Program and arguments; no secret among them.
         socket_path: Where it will listen.
         password_file: Its password, 0600.
+        log_file: What it says.
         own_directory: Directory of the socket when it stands outside the data directory, else None.
     """
 
     command: tuple[str, ...]
     socket_path: Path
     password_file: Path
+    log_file: Path
     own_directory: Path | None
 
     @property
@@ -66,12 +68,13 @@ def prepare_redis(data_dir: DataDir, env: Mapping[str, str]) -> EmbeddedRedis:
     if len(os.fsencode(socket_path)) > _SOCKET_PATH_LIMIT:
         own = Path(tempfile.mkdtemp(prefix="crossfade-"))
         socket_path = own / "redis.sock"
+    log = home / "redis.log"
     lines = [
         "port 0",
         f"unixsocket {_quoted(str(socket_path))}",
         "unixsocketperm 700",
         f"dir {_quoted(str(home))}",
-        f"logfile {_quoted(str(home / 'redis.log'))}",
+        f"logfile {_quoted(str(log))}",
         "loglevel warning",
         "daemonize no",
         f"requirepass {_quoted(password_file.read_text().strip())}",
@@ -80,10 +83,11 @@ def prepare_redis(data_dir: DataDir, env: Mapping[str, str]) -> EmbeddedRedis:
         "appendfsync everysec",
         *(f'rename-command {command} ""' for command in _CLOSED),
     ]
-    # The log would grow for ever; what matters of the last run has been read by now.
-    (home / "redis.log").unlink(missing_ok=True)
+    # The log would grow for ever; that of the run before is kept.
+    if log.exists():
+        log.replace(log.with_name("redis.log.old"))
     config = data_dir.write("redis/redis.conf", "\n".join(lines) + "\n")
-    return EmbeddedRedis((server, str(config)), socket_path, password_file, own)
+    return EmbeddedRedis((server, str(config)), socket_path, password_file, log, own)
 
 
 def find_server(env: Mapping[str, str]) -> str:
@@ -110,4 +114,4 @@ def find_server(env: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 SOCKET_FD: Final = "{fd}"
@@ -28,6 +29,7 @@ class PartSpec:
         has_channel: Whether it gets a channel, on which it says that it is ready, and which is its lifeline.
         is_foreign: Whether the program knows no lifeline, so that a watcher ends it. All others without a channel find
             theirs in CROSSFADE_LIFELINE_FD.
+        log_file: Where it says why it fails, if not on standard error.
         keeps_open: Descriptors that it inherits and holds until its end, such as a lock.
         probe: Tells that it is ready, if it has no channel.
         needs: Parts that must be ready before its first start.
@@ -42,6 +44,7 @@ class PartSpec:
     sock: socket.socket | None = None
     has_channel: bool = False
     is_foreign: bool = False
+    log_file: Path | None = None
     keeps_open: tuple[int, ...] = ()
     probe: Probe | None = None
     needs: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from gateway.local.plan import PartSpec
 from gateway.local.tasks import Tasks
 
 _START_ATTEMPTS: Final = 3
+_LAST_LINES: Final = 6
 
 _log = structlog.get_logger("crossfade.supervisor")
 
@@ -91,7 +92,7 @@ class Supervisor:
                 done, _ = await asyncio.wait({*waiting, *failing}, return_when=asyncio.FIRST_COMPLETED)
                 for part in self.parts.values():
                     if _gives_up(part):
-                        raise StartError(f"{part.spec.name} does not start: {part.last_end}; its messages stand above")
+                        raise StartError(f"{part.spec.name} does not start: {part.last_end}; {_last_words(part)}")
                 waiting -= done
         finally:
             for task in (*starting, *failing):
@@ -167,6 +168,18 @@ class Supervisor:
         await before.until(_is_stopped)
         self._beside.discard(before)
         return None
+
+
+def _last_words(part: Part) -> str:
+    """What a part that does not start has said, or where."""
+    file = part.spec.log_file
+    if file is None:
+        return "its messages stand above"
+    try:
+        lines = file.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+    except OSError:
+        lines = []
+    return "\n".join([f"it says in {file}:", *lines])
 
 
 def _is_ready(part: Part) -> bool:

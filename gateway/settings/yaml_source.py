@@ -7,7 +7,9 @@ YAML 1.1 and 1.2 read differently is refused. It must not know what any key mean
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +112,10 @@ def read_yaml(path: Path, *, may_be_empty: bool = False) -> Document:
         SettingsError: It cannot be read, or is not one YAML 1.2 mapping within the bounds of this module.
     """
     try:
-        with path.open("rb") as file:
+        # Not blocking: a pipe that nobody writes to would be waited for, and whoever reads it could not be stopped.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SettingsError([Problem(str(path), 0, "", "is no regular file; name a file")])
             content = file.read(SIZE_LIMIT_BYTES + 1)
     except OSError as exc:
         raise SettingsError([Problem(str(path), 0, "", f"cannot be read: {exc.strerror}; name a file")]) from exc

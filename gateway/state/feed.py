@@ -456,4 +456,6 @@ def _break_glass_scopes(definition: Definition) -> list[Scope]:
 
 
 def _kill_by_hand(scope: Scope, by: str, reason: str) -> Latch:
-    return Latch(scope, LatchKind.KILL, " ".join(reason.split())[:_REASON_LIMIT], by, datetime.now(UTC))
+    # Whoever wrote it, wrote bytes: a terminal or a log must not act on them.
+    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(reason.split()))
+    return Latch(scope, LatchKind.KILL, plain[:_REASON_LIMIT], by, datetime.now(UTC))

@@ -59,9 +59,15 @@ class PolicyStore:
         """
         pipeline = self.redis.pipeline(transaction=False)
         pipeline.hgetall(self.keys.policy)
-        pipeline.mget([self.keys.break_glass(scope) for scope in scopes])
-        fields, values = await pipeline.execute()
-        return fields, {scope: value for scope, value in zip(scopes, values, strict=True) if value is not None}
+        keys = [self.keys.break_glass(scope) for scope in scopes]
+        pipeline.mget(keys)
+        for key in keys:
+            pipeline.exists(key)
+        fields, values, *set_keys = await pipeline.execute()
+        # Whoever makes it a list or a hash in a hurry means it as well; MGET sees only strings.
+        return fields, {
+            scope: value or b"" for scope, value, is_set in zip(scopes, values, set_keys, strict=True) if is_set
+        }
 
     async def offer(self, process: str, policy: Policy) -> None:
         """Lays down what this process remembers, for the control process to find."""
