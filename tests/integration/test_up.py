@@ -254,6 +254,52 @@ async def test_a_directory_that_is_open_to_others_is_refused(tmp_path: Path, sid
     assert f"is open to others; chmod 700 {tmp_path / 'data'}" in refused.output.read_text()
 
 
+async def test_a_redis_that_does_not_start_is_heard(tmp_path: Path, sides: Sides) -> None:
+    content = live(migration(sides), 50)
+    async with running_up(tmp_path / "data", content):
+        pass
+    appended = tmp_path / "data" / "redis" / "appendonly.aof"
+    appended.write_bytes(b"*3\r\n$3\r\nSET\r\n" + b"x" * 100)
+    up = start(tmp_path / "data", content, env={})
+    assert await up.ended() == 1
+    said = up.output.read_text()
+    assert "redis does not start" in said
+    assert "redis-check-aof" in said
+
+
+@pytest.mark.parametrize("spoilt", ["token", "parts.json", "migration.path"])
+async def test_a_directory_where_a_file_belongs_is_named(tmp_path: Path, sides: Sides, spoilt: str) -> None:
+    (tmp_path / "data").mkdir(mode=0o700)
+    (tmp_path / "data" / spoilt).mkdir(mode=0o700)
+    up = start(tmp_path / "data", live(migration(sides), 50), env={})
+    assert await up.ended() == 1
+    said = up.output.read_text()
+    assert "Traceback" not in said
+    assert spoilt in said
+
+
+async def test_a_pipe_as_migration_file_is_refused_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    up = start(tmp_path / "data", tmp_path / "pipe", env={})
+    assert await up.ended() == 1
+    assert "is no regular file" in up.output.read_text()
+
+
+async def test_a_lost_policy_says_how_to_go_on(tmp_path: Path, sides: Sides) -> None:
+    content = live(migration(sides), 50)
+    async with running_up(tmp_path / "data", content):
+        pass
+    (tmp_path / "data" / "redis" / "appendonly.aof").unlink()
+    (tmp_path / "data" / "policy-shop.json").write_text("")
+    up = start(tmp_path / "data", content, env={})
+    try:
+        await until(lambda: "policy_lost" in up.output.read_text(), "it is said")
+        assert "to begin anew" in up.output.read_text()
+    finally:
+        up.signal(signal.SIGKILL)
+        await up.ended()
+
+
 async def test_a_server_that_does_not_start_is_named_and_nothing_is_left(tmp_path: Path, sides: Sides) -> None:
     program = tmp_path / "redis-server"
     program.write_text("#!/bin/sh\nexit 3\n")

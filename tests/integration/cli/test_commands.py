@@ -51,6 +51,12 @@ def test_a_target_may_be_an_operation_or_a_group_and_be_said_so(run: Crossfade) 
     assert (refused.code, refused.document["code"]) == (1, "unknown_operation")
 
 
+def test_a_kill_does_not_fail_on_its_reason(live: Crossfade) -> None:
+    killed = live("kill", "operation:alone", "--reason", "h\udcfclle", "--json")
+    assert killed.code == 0
+    assert [kill["reason"] for kill in live("status", "--json").document["kills"]] == ["h\ufffdlle"]
+
+
 def test_a_kill_stays_until_it_is_re_armed(live: Crossfade) -> None:
     killed = live("kill", "operation:work.read", *REASON)
     assert "group:workspace" in killed.out

@@ -32,6 +32,22 @@ async def test_the_status_has_every_field_of_the_contract(desk: Desk) -> None:
     assert status["operations"]["alone"]["group"] == "alone"
 
 
+async def test_a_field_that_counts_is_sent_once(desk: Desk) -> None:
+    token = ("Authorization", f"Bearer {desk.tokens['approver']}")
+    json_body = ("Content-Type", "application/json")
+    change = b'{"mirror_percent": 1}'
+    for fields in ([token, token], [token, ("If-Match", '"1"'), ("If-Match", '"999"')]):
+        answer = await desk.client.patch("/v1/groups/store", content=change, headers=[*fields, json_body])
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
+    assert (await desk.status())["epoch"] == 1
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "-1-1", f"{1 << 64}-0", f"0-{1 << 64}"])
+async def test_a_cursor_that_no_page_gave_is_a_wrong_value(desk: Desk, cursor: str) -> None:
+    answer = await desk.ask("GET", f"/v1/audit?cursor={cursor}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
+
+
 async def test_what_is_unknown_is_null_and_never_0(desk: Desk) -> None:
     operation = (await desk.status())["operations"]["work.read"]
     assert operation["actual_percent"] is None

@@ -113,6 +113,24 @@ async def test_another_definition_is_decided_by_at_once(scene: Scene) -> None:
 # --- kills from outside the policy ---------------------------------------------------------------------------------
 
 
+async def test_a_break_glass_key_of_a_wrong_type_kills_as_well(scene: Scene) -> None:
+    await booted(scene)
+    feed = await scene.feed("gateway-0")
+    client = scene.client()
+    await client.rpush("cf:git:kill:all", "in", "a", "hurry")
+    await client.hset(f"cf:git:kill:{STATUS}", "reason", "x")
+    await until(lambda: killed(feed) == {SCOPE_ALL, STATUS})
+
+
+async def test_the_reason_of_a_key_acts_on_no_terminal(scene: Scene) -> None:
+    await booted(scene)
+    feed = await scene.feed("gateway-0")
+    await scene.client().set("cf:git:kill:all", b"red \x1b[31m \x00 alert\n")
+    await until(lambda: killed(feed) == {SCOPE_ALL})
+    assert feed.current is not None
+    assert feed.current.latches[SCOPE_ALL].reason == "red \ufffd[31m \ufffd alert"
+
+
 @pytest.mark.parametrize("scope", [SCOPE_ALL, GROUP, STATUS], ids=str)
 async def test_a_break_glass_key_kills_and_its_removal_does_not_re_arm(scene: Scene, scope: Scope) -> None:
     await booted(scene)

@@ -40,7 +40,9 @@ def test_a_wrong_command_line_ends_with_2_and_a_document_for_who_wants_one(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("percent", ["abc", "101", "33.33333", "nan", "inf", "", "10%", "1e400", "0.00001"])
+@pytest.mark.parametrize(
+    "percent", ["abc", "101", "33.33333", "nan", "inf", "", "10%", "1e400", "0.00001", "1_0", "١٠"]
+)
 def test_a_bad_percent_is_a_wrong_command_line(percent: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["share", "workspace", "--reason", "r", "--", percent]) == 2
     assert "PERCENT" in capsys.readouterr().err

@@ -25,6 +25,9 @@ SHARES = st.integers(0, PPM_ALL).map(Ppm)
         (100, 1_000_000),
         (100.0, 1_000_000),
         (Decimal("12.50"), 125_000),
+        (Decimal("1." + 40 * "0"), 10_000),
+        (Decimal("1e2"), 1_000_000),
+        (Decimal("0e-999999"), 0),
     ],
 )
 def test_a_number_is_read_exactly(value: object, share: int) -> None:
@@ -51,6 +54,10 @@ def test_a_number_is_read_exactly(value: object, share: int) -> None:
         (33.33333, "33.33333 has more than 4 decimals; write 33.3333"),
         (0.00001, "more than 4 decimals; write 0"),
         (99.99999, "more than 4 decimals; write 100"),
+        # Longer than the 28 digits in which Decimal multiplies.
+        (Decimal("99." + 40 * "9"), "more than 4 decimals"),
+        (Decimal("1." + 40 * "0" + "1"), "more than 4 decimals"),
+        (Decimal("1e-999999"), "more than 4 decimals"),
     ],
 )
 def test_anything_else_is_refused_and_says_what_would_be_right(value: object, says: str) -> None:

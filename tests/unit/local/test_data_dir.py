@@ -40,6 +40,18 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
         DataDir(tmp_path / "file" / "below")
 
 
+def test_what_should_hold_a_secret_and_does_not_is_named(tmp_path: Path) -> None:
+    directory = DataDir(tmp_path / "data")
+    (directory.path / "token").mkdir(mode=0o700)
+    with pytest.raises(StartError, match="token should hold a secret and is no file; remove it"):
+        directory.secret("token")
+    directory.write("password", "")
+    (directory.path / "password").write_bytes(b"\xff\x00" * 50)
+    with pytest.raises(StartError, match="password should hold a secret and holds no text; remove it"):
+        directory.secret("password")
+    directory.close()
+
+
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "real")
