@@ -15,7 +15,8 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import Passage, Plane, outcome_of, outcome_of_fault
+from gateway.edge.passage import Passage, outcome_of, outcome_of_fault
+from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.errors import RevokedError, UpstreamError
 from gateway.ports import UpstreamCall

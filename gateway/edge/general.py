@@ -14,7 +14,8 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import Arrival, Passage, Plane, outcome_of, outcome_of_fault, too_large
+from gateway.edge.passage import Arrival, Passage, outcome_of, outcome_of_fault, too_large
+from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched
 from gateway.errors import RevokedError, UpstreamError

@@ -6,10 +6,9 @@ waits, reads a socket or writes to one. It must not know ASGI, connections or ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.core import force
 from gateway.core.classify import (
@@ -29,9 +28,10 @@ from gateway.core.outcome import Outcome
 from gateway.core.refusal import JSONRPC_PARSE_ERROR, Refusal
 from gateway.core.snapshot import Plan, Snapshot
 from gateway.core.stages import Route
+from gateway.edge.plane import Plane
 from gateway.edge.problem import STATUS, Problem, RpcShape, problem
 from gateway.errors import UpstreamError
-from gateway.ports import Observer, StreamedBody, Upstream, UpstreamRequest
+from gateway.ports import StreamedBody, Upstream, UpstreamRequest
 
 SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
@@ -40,84 +40,6 @@ _NOT_MODIFIED: Final = 304
 _MAX_FORWARDS_DIGITS: Final = 9
 # RFC 9110 §7.6.2: a larger value may be lowered to the largest that the recipient supports.
 _MAX_FORWARDS: Final = 10**_MAX_FORWARDS_DIGITS
-
-
-class SnapshotSource(Protocol):
-    """Where the current snapshot is read from."""
-
-    @property
-    def current(self) -> Snapshot | None:
-        """The snapshot in force, or None before there is one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LaneSettings:
-    """What the lanes need besides the snapshot.
-
-    Attributes:
-        auth: The internal token, or None.
-        force_secret: Signs `Crossfade-Force`, or None: then none is valid.
-        in_flight: Requests carried at once; more are shed.
-        says_side: Whether answers carry `Crossfade-Side`.
-        says_request_id: Whether answers carry `X-Request-Id`.
-        body_read_s: Longest time for the whole of a body that is read to find an operation or a key in it. The silence
-            between two bytes is bounded by the connection; this bounds a client that drips.
-    """
-
-    auth: bytes | None = None
-    force_secret: bytes | None = None
-    in_flight: int = 4096
-    says_side: bool = True
-    says_request_id: bool = True
-    body_read_s: float = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class LaneClock:
-    """Time and entropy, which core takes as arguments.
-
-    Attributes:
-        monotonic: Seconds for durations.
-        unix: Seconds since the epoch.
-        date: The current `Date`, kept by a timer.
-        entropy: Random bits; `entropy(n)` gives n of them.
-    """
-
-    monotonic: Callable[[], float]
-    unix: Callable[[], float]
-    date: Callable[[], bytes]
-    entropy: Callable[[int], int]
-
-
-class Plane:
-    """What all requests of a worker share, whichever lane they take.
-
-    Attributes:
-        source: Gives the snapshot.
-        sides: The two upstreams; replaced as a whole when the definition changes.
-        observer: Is told what happened.
-        settings: Fixed for the life of the process.
-        clock: Time and entropy.
-        in_flight: Requests being carried.
-    """
-
-    __slots__ = ("clock", "in_flight", "observer", "settings", "sides", "source")
-
-    def __init__(
-        self,
-        source: SnapshotSource,
-        sides: Mapping[Side, Upstream],
-        observer: Observer,
-        settings: LaneSettings,
-        clock: LaneClock,
-    ) -> None:
-        self.source = source
-        self.sides = sides
-        self.observer = observer
-        self.settings = settings
-        self.clock = clock
-        self.in_flight = 0
 
 
 @dataclass(slots=True)

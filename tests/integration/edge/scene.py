@@ -21,7 +21,7 @@ from gateway.edge.express import ExpressLane
 from gateway.edge.general import GeneralLane
 from gateway.edge.limits import EdgeLimits
 from gateway.edge.listener import EdgeConfig, Listener
-from gateway.edge.passage import LaneClock, LaneSettings, Plane
+from gateway.edge.plane import LaneClock, LaneSettings, Plane
 from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
 from gateway.settings.load import load_migration

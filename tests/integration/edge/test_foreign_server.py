@@ -17,7 +17,7 @@ from gateway.core.file_changes import initial_policy
 from gateway.core.model import Side
 from gateway.core.snapshot import compile_snapshot
 from gateway.edge.general import GeneralLane
-from gateway.edge.passage import LaneClock, LaneSettings, Plane
+from gateway.edge.plane import LaneClock, LaneSettings, Plane
 from gateway.settings.load import load_migration
 from gateway.telemetry.counters import RequestCounters
 from gateway.upstream import SideUpstream

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.model import Side
 from gateway.edge.limits import EdgeLimits
-from gateway.edge.passage import LaneSettings
+from gateway.edge.plane import LaneSettings
 from tests.integration.edge.scene import Edge, Wish, answers_in, edge
 from tests.support.raw_upstream import Peer
 from tests.support.sides import StubSide, client, get, live, migration, post

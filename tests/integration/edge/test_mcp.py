@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.model import Side
 from gateway.edge.limits import EdgeLimits
-from gateway.edge.passage import LaneSettings
+from gateway.edge.plane import LaneSettings
 from tests.integration.edge.scene import Edge, Wish, edge, outcomes
 from tests.support.raw_upstream import Peer, answer
 from tests.support.sides import Answer, StubSide, client, get, live, migration, post
