@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from gateway.core.model import Ppm, Scope, Stage
 from gateway.core.percent import parse_percent
+from gateway.core.plain_text import one_line
 from gateway.core.roles import Role
 
 REASON_LIMIT: Final = 500
@@ -17,11 +18,9 @@ _TTL_LIMIT_S: Final = 10 * 366 * 86_400
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def one_line(value: object) -> object:
-    """Text on one line without characters that a terminal or a log would act on."""
-    if not isinstance(value, str):
-        return value
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(value.split()))
+def _reason(value: object) -> object:
+    # What is no text is for pydantic to refuse.
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _scope(value: object) -> Scope:
@@ -48,7 +47,7 @@ Percent = Annotated[
     PlainValidator(parse_percent),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.0001}),
 ]
-Reason = Annotated[str, BeforeValidator(one_line), Field(min_length=1, max_length=REASON_LIMIT)]
+Reason = Annotated[str, BeforeValidator(_reason), Field(min_length=1, max_length=REASON_LIMIT)]
 StageName = Annotated[Stage, PlainValidator(_stage), WithJsonSchema({"type": "string", "enum": list(Stage)})]
 ScopeName = Annotated[
     Scope, PlainValidator(_scope), WithJsonSchema({"type": "string", "pattern": "^(all|group:.+|operation:.+)$"})

@@ -295,9 +295,14 @@ def _page_of(query: dict[str, str]) -> tuple[int, str | None]:
     text, cursor = query.get("limit", str(PAGE_DEFAULT)), query.get("cursor")
     if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= PAGE_LIMIT:
         raise invalid(f"limit: write a whole number from 1 to {PAGE_LIMIT}")
-    if cursor is not None and not (_CURSOR.fullmatch(cursor) and max(map(int, cursor.split("-"))) < 1 << 64):
+    if cursor is not None and not _is_cursor(cursor):
         raise invalid("cursor: write what the page before gave as next")
     return int(text), cursor
+
+
+def _is_cursor(text: str) -> bool:
+    """Whether Redis takes it as the id of an entry that others came before: two numbers of 64 bits, not both 0."""
+    return bool(_CURSOR.fullmatch(text)) and 0 < max(map(int, text.split("-"))) < 1 << 64
 
 
 def _later(call: Call) -> Refused:

@@ -56,14 +56,13 @@ def _scaled(value: Decimal) -> Ppm | None:
     """
     _, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
-    places = exponent + DECIMALS
-    while digits and digits[-1] == 0 and places < 0:
-        digits, places = digits[:-1], places + 1
-    if not any(digits):
+    written = "".join(map(str, digits))
+    # All zeros at once: a client may send a hundred thousand, and one after the other would stop everybody else.
+    significant = written.rstrip("0")
+    places = exponent + DECIMALS + len(written) - len(significant)
+    if not significant:
         return Ppm(0)
-    if places < 0:
-        return None
-    return Ppm(int("".join(map(str, digits))) * 10**places)
+    return Ppm(int(significant) * 10**places) if places >= 0 else None
 
 
 def percent_of(share: Ppm) -> int | float:

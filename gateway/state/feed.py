@@ -22,6 +22,7 @@ import structlog
 from gateway.core.audit import AuditEntry
 from gateway.core.feed_status import FeedState, FeedStatus
 from gateway.core.model import SCOPE_ALL, Definition, Epoch, Latch, LatchKind, Policy, Scope, ScopeKind
+from gateway.core.plain_text import one_line
 from gateway.core.snapshot import Snapshot, SnapshotOrigin, compile_snapshot
 from gateway.core.unite import Verdict, judge, unite
 from gateway.errors import PolicyAbsentError
@@ -456,6 +457,4 @@ def _break_glass_scopes(definition: Definition) -> list[Scope]:
 
 
 def _kill_by_hand(scope: Scope, by: str, reason: str) -> Latch:
-    # Whoever wrote it, wrote bytes: a terminal or a log must not act on them.
-    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(reason.split()))
-    return Latch(scope, LatchKind.KILL, plain[:_REASON_LIMIT], by, datetime.now(UTC))
+    return Latch(scope, LatchKind.KILL, one_line(reason)[:_REASON_LIMIT], by, datetime.now(UTC))

@@ -42,8 +42,8 @@ async def test_a_field_that_counts_is_sent_once(desk: Desk) -> None:
     assert (await desk.status())["epoch"] == 1
 
 
-@pytest.mark.parametrize("cursor", ["x", "1", "-1-1", f"{1 << 64}-0", f"0-{1 << 64}"])
-async def test_a_cursor_that_no_page_gave_is_a_wrong_value(desk: Desk, cursor: str) -> None:
+@pytest.mark.parametrize("cursor", ["x", "1", "-1-1", "0-0", f"{1 << 64}-0", f"0-{1 << 64}"])
+async def test_a_cursor_that_no_page_can_have_given_is_a_wrong_value(desk: Desk, cursor: str) -> None:
     answer = await desk.ask("GET", f"/v1/audit?cursor={cursor}")
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
 

@@ -131,6 +131,15 @@ async def test_the_reason_of_a_key_acts_on_no_terminal(scene: Scene) -> None:
     assert feed.current.latches[SCOPE_ALL].reason == "red \ufffd[31m \ufffd alert"
 
 
+async def test_the_reason_of_the_kill_file_acts_on_no_terminal(scene: Scene) -> None:
+    await booted(scene)
+    feed = await scene.feed("gateway-0")
+    (scene.data_dir / "KILL").write_bytes(b"all\nred \x1b[31m \x00 alert\n")
+    await until(lambda: killed(feed) == {SCOPE_ALL})
+    assert feed.current is not None
+    assert feed.current.latches[SCOPE_ALL].reason == "red \ufffd[31m \ufffd alert"
+
+
 @pytest.mark.parametrize("scope", [SCOPE_ALL, GROUP, STATUS], ids=str)
 async def test_a_break_glass_key_kills_and_its_removal_does_not_re_arm(scene: Scene, scope: Scope) -> None:
     await booted(scene)

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.control.bodies import ChangeBody, KillBody, one_line
+from gateway.control.bodies import ChangeBody, KillBody
 from gateway.control.json_body import parse_model
 from gateway.control.problems import Refused
 from gateway.core.model import Ppm, Scope
+from gateway.core.plain_text import one_line
 
 
 @given(st.text())

@@ -67,6 +67,11 @@ def test_anything_else_is_refused_and_says_what_would_be_right(value: object, sa
     assert len(str(caught.value)) < 150
 
 
+def test_a_number_of_many_zeros_holds_nobody_up() -> None:
+    # One zero after the other would take half a minute.
+    assert parse_percent(Decimal("1." + 100_000 * "0")) == 10_000
+
+
 def test_a_number_too_long_to_print_is_refused_like_any_other() -> None:
     with pytest.raises(ValueError, match="this number is not between 0 and 100"):
         parse_percent(10**5000)
