@@ -23,6 +23,7 @@ from gateway.control.gather import gather
 from gateway.control.ports import StoreUnavailableError
 from gateway.control.wishes import complete_wishes
 from gateway.control_adapters import SAMPLE_S, StoredPolicy, StoredTokens, WorkerCounters
+from gateway.control_stray_keys import StrayKeys
 from gateway.control_token import MachineToken
 from gateway.core.audit import AuditEntry
 from gateway.core.feed_status import FeedState
@@ -75,6 +76,7 @@ class ControlPlane:
         tokens = StoredTokens(TokenStore(self.state.redis, migration))
         self._counters = WorkerCounters(CounterStore(self.state.redis, migration))
         self._machine_token = _machine_token(parts, tokens)
+        self._strays = StrayKeys(self.state.store, self.state.feed)
         self._look_at_file = asyncio.Event()
         self._look_at_file.set()
         self.has_crashed = False
@@ -89,7 +91,7 @@ class ControlPlane:
                 files=self,
                 bootstrap=self._machine_token,
                 metrics=Metrics(self._counters.ledger).render,
-                notes=[LOCAL_SANDBOXES] if parts.bundled else [],
+                notes=self._notes,
             )
         )
         self.server = SmallServer(
@@ -115,6 +117,7 @@ class ControlPlane:
         await self.state.feed.start()
         self._run(self._follow_file())
         self._run(self._count())
+        self._run(self._strays.run())
         self._run(WriteBack(self.state.feed, self.state.store).run())
         if self._machine_token is not None:
             self._run(self._machine_token.keep())
@@ -144,6 +147,9 @@ class ControlPlane:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.state.aclose()
+
+    def _notes(self) -> list[str]:
+        return [*([LOCAL_SANDBOXES] if self._parts.bundled else []), *self._strays.notes]
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -36,7 +36,8 @@ _KILL: Final = """## Without control
 
 When control does not answer, a kill needs only the gateways: write its scope (`all`, `group:NAME`, `operation:NAME`)
 into the file `KILL` of their data directory, or set the key `cf:MIGRATION:kill:SCOPE` in Redis to a reason. Removing
-either does not re-arm; `crossfade rearm SCOPE --reason …` does, once they are gone.
+either does not re-arm; `crossfade rearm SCOPE --reason …` does, once they are gone. A key whose scope does not exist
+kills nothing, and `crossfade status` says so; a file that names no scope that exists kills all.
 """
 
 

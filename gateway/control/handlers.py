@@ -57,7 +57,7 @@ class Parts:
         files: What the migration file says.
         bootstrap: This machine's own token, or None.
         metrics: Renders the metrics.
-        notes: What an operator of this machine should know; shown in the status.
+        notes: What an operator should know now; shown in the status.
     """
 
     store: Store
@@ -67,7 +67,7 @@ class Parts:
     files: Files
     bootstrap: Bootstrap | None
     metrics: Callable[[], bytes]
-    notes: Sequence[str] = ()
+    notes: Callable[[], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Handlers:
         snapshot = self.acts.snapshot()
         workers = worker_states(parts.counters.live, time.time())
         status = status_of(snapshot, parts.feed.status(), self._measured(), parts.feed.held_break_glass, workers)
-        return _answer(call, status.model_copy(update={"notes": list(parts.notes)}), snapshot.epoch)
+        return _answer(call, status.model_copy(update={"notes": list(parts.notes())}), snapshot.epoch)
 
     async def explain(self, call: Call) -> Response:
         """Which side a key goes to."""

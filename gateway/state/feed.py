@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -108,6 +108,11 @@ class PolicyFeed:
     def held_break_glass(self) -> frozenset[Scope]:
         """Scopes whose break-glass key or file is still there: re-arming them would not last."""
         return self._keys_set | ({self._kill_note.scope} if self._kill_note else set())
+
+    @property
+    def break_glass_scopes(self) -> Sequence[Scope]:
+        """Scopes that a break-glass key may name."""
+        return self._scopes
 
     @property
     def definition(self) -> Definition:

@@ -47,6 +47,11 @@ class Keys:
         """Hash: process id -> JSON of the policy it remembers, after Redis lost it."""
         return f"cf:{self.migration}:offers"
 
+    @property
+    def break_glass_prefix(self) -> str:
+        """What every break-glass key begins with."""
+        return f"cf:{self.migration}:kill:"
+
     def break_glass(self, scope: Scope) -> str:
         """String: the reason of a kill that needs no Crossfade process but the gateways."""
-        return f"cf:{self.migration}:kill:{scope}"
+        return f"{self.break_glass_prefix}{scope}"

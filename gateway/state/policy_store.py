@@ -7,7 +7,7 @@ core/changes.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
@@ -23,6 +23,8 @@ from gateway.state.keys import Keys
 AUDIT_PAGE_LIMIT: Final = 500
 OFFERS_LIFE_S: Final = 30
 SHOUT_S: Final = 10
+STRAYS_LIMIT: Final = 10
+_SCAN_STEP: Final = 1000
 
 Fields = dict[bytes, bytes]
 """A hash as Redis gives it."""
@@ -68,6 +70,21 @@ class PolicyStore:
         return fields, {
             scope: value or b"" for scope, value, is_set in zip(scopes, values, set_keys, strict=True) if is_set
         }
+
+    async def stray_break_glass(self, scopes: Iterable[Scope]) -> list[bytes]:
+        """The break-glass keys of other scopes than these, as far as an operator can take them in.
+
+        Walks all keys of the database, in steps: not for the way of a request.
+        """
+        known = {self.keys.break_glass(scope).encode() for scope in scopes}
+        found: set[bytes] = set()
+        # The name of a migration holds nothing that a pattern would read as its own.
+        async for key in self.redis.scan_iter(match=f"{self.keys.break_glass_prefix}*", count=_SCAN_STEP):
+            if key not in known:
+                found.add(key)
+            if len(found) == STRAYS_LIMIT:
+                break
+        return sorted(found)
 
     async def offer(self, process: str, policy: Policy) -> None:
         """Lays down what this process remembers, for the control process to find."""

@@ -169,6 +169,22 @@ async def test_a_scope_is_not_re_armed_while_its_kill_file_is_there(desk: Desk) 
     assert answer.json()["still_killed_by"] == []
 
 
+async def test_a_break_glass_key_that_names_nothing_is_noted_until_it_is_gone(desk: Desk) -> None:
+    await desk.side_client.set("cf:git:kill:group:workspce", "a slip")
+
+    async def is_noted() -> bool:
+        return any("cf:git:kill:group:workspce kills nothing" in note for note in (await desk.status())["notes"])
+
+    await until_async(is_noted, "control says so")
+    assert (await desk.status())["kills"] == []
+    await desk.side_client.delete("cf:git:kill:group:workspce")
+
+    async def is_forgotten() -> bool:
+        return not await is_noted()
+
+    await until_async(is_forgotten, "control says it no more")
+
+
 async def test_a_reason_cannot_forge_a_line_or_a_terminal_sequence(desk: Desk) -> None:
     killed = await kill(desk, "all", 'x\r\n{"by": "root"}\x1b[2J\u2028\u202e')
     assert killed["reason"] == 'x {"by": "root"}\N{REPLACEMENT CHARACTER}[2J \N{REPLACEMENT CHARACTER}'
