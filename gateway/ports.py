@@ -64,12 +64,14 @@ class UpstreamResponse(Protocol):
         length: Length of the body in bytes, or None when it is chunked or delimited by the end of the connection;
             0 when the answer has none (HEAD, 204, 304), whatever its fields say.
         instance: Name of the instance that answered.
+        trailers: The fields behind the body, known once `read` returned `b""`; written like `headers`.
     """
 
     status: int
     headers: Headers
     length: int | None
     instance: str
+    trailers: Headers
 
     async def read(self) -> bytes:
         """The next piece of the body; `b""` once it is complete.
@@ -105,11 +107,11 @@ class AnswerReceiver(Protocol):
     def body_received(self, data: bytes) -> None:
         """A piece of the body, not empty."""
 
-    def answer_completed(self) -> None:
-        """The end of the body."""
+    def answer_completed(self, trailers: Headers) -> None:
+        """The end of the body, and the fields behind it."""
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
-        """A whole answer, come in one piece: the usual case, and so worth one call."""
+        """A whole answer without trailers, come in one piece: the usual case, and so worth one call."""
 
     def exchange_failed(self, error: BaseException) -> None:
         """No answer, or no more of it.

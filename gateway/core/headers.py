@@ -34,6 +34,25 @@ _NEVER_FORWARDED: Final = HOP_BY_HOP | {b"content-length", b"expect", b"http2-se
 # RFC 9110 §7.6.1 lets `Connection` name any field; it must not strip what a rule of the gateway or the side relies on.
 _NOT_DELETABLE: Final = frozenset({b"host", b"cache-control", b"authorization", b"idempotency-key", b"x-request-id"})
 
+_NEVER_TRAILERS: Final = HOP_BY_HOP | {
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"date",
+    b"expires",
+    b"host",
+    b"location",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+    b"www-authenticate",
+    b"x-request-id",
+}
+
 _FORWARDING: Final = frozenset({b"forwarded", b"x-real-ip"})
 _FORWARDING_PREFIX: Final = b"x-forwarded-"
 
@@ -293,6 +312,32 @@ def to_client(headers: Headers, extra: Headers, *, date: bytes | None) -> Header
         out.append((b"date", date))
     out.extend(extra)
     return out
+
+
+def trailers_to_client(trailers: Headers) -> Headers:
+    """The fields behind a body that go to the client.
+
+    What steers a message, and must be known before its content, has no business there (RFC 9110 §6.5.1).
+
+    Args:
+        trailers: As the side sent them.
+    """
+    return [field for field in trailers if _may_trail(field[0])]
+
+
+def announced_trailers(headers: Headers) -> Headers:
+    """The `Trailer` fields of an answer, less the names that will not pass."""
+    fields: Headers = []
+    for name, value in headers:
+        if name == b"trailer":
+            names = [token.strip(b" \t") for token in value.split(b",")]
+            if passing := [token for token in names if token and _may_trail(token.lower())]:
+                fields.append((name, b", ".join(passing)))
+    return fields
+
+
+def _may_trail(name: bytes) -> bool:
+    return name not in _NEVER_TRAILERS and not name.startswith(b"crossfade-")
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes] | set[bytes]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
+_NO_FIELDS: Final[Headers] = []
 _NO_BODY: Final = frozenset({204, 304})
 _STATUS_LINE: Final = {
     status: b"HTTP/1.1 %d %s\r\n"
@@ -72,6 +73,7 @@ class Exchange:
         complete: The answer was given to the connection whole.
         refusal: Answer this instead of running the application.
         has_switched: It is a tunnel now.
+        trailers: Fields to send behind the body, where its framing has a place for them.
         task: The application at work, on the general lane.
         run: What carries it, on the express lane.
     """
@@ -99,6 +101,7 @@ class Exchange:
         "run",
         "started",
         "task",
+        "trailers",
     )
 
     def __init__(self, protocol: EdgeProtocol, arrival: Arrival, lane: Lane = Lane.GENERAL) -> None:
@@ -116,6 +119,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
         self.run: Carrier | None = None
         self.has_switched = False
+        self.trailers: Headers = _NO_FIELDS
         self._early = b""
         self._body = bytearray()
         self._taken = False
@@ -307,7 +311,7 @@ class Exchange:
                 self.abort()
                 raise RuntimeError("an answer is shorter than it said")
             if self._chunked:
-                out.append(b"0\r\n\r\n")
+                out += (b"0\r\n", *(b"%b: %b\r\n" % field for field in self.trailers), b"\r\n")
         if out and not self.disconnected:
             self._protocol.transport.write(out[0] if len(out) == 1 else b"".join(out))
         if not more:

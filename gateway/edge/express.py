@@ -11,6 +11,7 @@ from enum import Flag, auto
 
 import structlog
 
+from gateway.core.headers import trailers_to_client
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
@@ -151,8 +152,10 @@ class Run:
             self._is_paused = True
             self._call.pause()
 
-    def answer_completed(self) -> None:
+    def answer_completed(self, trailers: Headers) -> None:
         """The end of the body."""
+        if trailers:
+            self._exchange.trailers = trailers_to_client(trailers)
         self._end(outcome_of(self._status))
         self._exchange.write(b"", more=False)
 

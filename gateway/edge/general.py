@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from gateway.core.headers import trailers_to_client
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
@@ -193,6 +194,8 @@ class _Carrier:
                 # Learn that the side's message is really over before its connection is used again.
                 await response.read()
                 return
+        if response.trailers and self._exchange is not None:
+            self._exchange.trailers = trailers_to_client(response.trailers)
         await self._send(_BODY_END)
 
     async def _refuse(self, refusal: Refusal) -> None:

@@ -21,7 +21,17 @@ from gateway.core.classify import (
     tool_of,
 )
 from gateway.core.decide import Decision, Doubt, decide, decide_default, decide_unknown, may_force
-from gateway.core.headers import Hop, Incoming, client_address, is_trusted, receive, request_id, to_client, to_side
+from gateway.core.headers import (
+    Hop,
+    Incoming,
+    announced_trailers,
+    client_address,
+    is_trusted,
+    receive,
+    request_id,
+    to_client,
+    to_side,
+)
 from gateway.core.keys import KeyInputs, body_needed, read_key
 from gateway.core.model import Deadlines, ErrorCode, Headers, OperationClass, Side
 from gateway.core.outcome import Outcome
@@ -360,6 +370,8 @@ class Passage:
             fields.extend(_single_length(headers))
         elif length is not None and status != _NO_CONTENT:
             fields.append((b"content-length", b"%d" % length))
+        elif length is None and self._arrival.version == "1.1":
+            fields += announced_trailers(headers)
         return fields
 
     def interim_fields(self, headers: Headers) -> Headers:

@@ -34,6 +34,7 @@ class AnswerReader:
         has_surplus: Bytes came after its end.
         has_switched: It is a 101 to one of the protocols asked for; what follows is `body`.
         keep_alive: The connection may be used again as far as the answer is concerned.
+        trailers: Fields behind a chunked body, written like `headers`.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class AnswerReader:
         "keep_alive",
         "length",
         "status",
+        "trailers",
     )
 
     def __init__(self, limits: UpstreamLimits, *, answers_head: bool, asked: bytes | None = None) -> None:
@@ -97,6 +99,7 @@ class AnswerReader:
         self.has_surplus = False
         self.has_switched = False
         self.keep_alive = False
+        self.trailers: Headers = []
 
     def feed(self, data: bytes) -> None:
         """Takes the next segment, not empty.
@@ -289,10 +292,11 @@ class AnswerReader:
     # -- called by httptools ----------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head, or a trailer: those are dropped, as RFC 9110 §6.5.1 allows."""
-        if self._parser_saw_head:
+        """A field of the head, or a trailer."""
+        if self._parser_saw_end:
             return
-        self._fields.append((name.lower(), value.rstrip(b" \t")))
+        fields = self.trailers if self._parser_saw_head else self._fields
+        fields.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The end of a head."""

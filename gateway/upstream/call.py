@@ -157,10 +157,10 @@ class Call:
         """A piece of the body."""
         self._receiver.body_received(data)
 
-    def answer_completed(self) -> None:
+    def answer_completed(self, trailers: Headers) -> None:
         """The end of the body."""
         self._end()
-        self._receiver.answer_completed()
+        self._receiver.answer_completed(trailers)
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer."""

@@ -45,11 +45,11 @@ class Sink(Protocol):
     def body_received(self, data: bytes) -> None:
         """A piece of the body, not empty."""
 
-    def answer_completed(self) -> None:
+    def answer_completed(self, trailers: Headers) -> None:
         """The answer is complete; the connection is no longer the sink's."""
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
-        """A whole answer came in one piece; the connection is no longer the sink's."""
+        """A whole answer without trailers came in one piece; the connection is no longer the sink's."""
 
     def switched(self, headers: Headers) -> None:
         """The answer is a 101 that was asked for: from now on `body_received` brings what comes through the tunnel."""
@@ -351,10 +351,11 @@ class Connection(asyncio.Protocol):
     # -- the ends of an exchange ------------------------------------------------------------------------------------
 
     def _complete(self) -> None:
-        sink = self._sink
+        sink, reader = self._sink, self._reader
         assert sink is not None
+        assert reader is not None
         self._let_go()
-        sink.answer_completed()
+        sink.answer_completed(reader.trailers)
 
     def _let_go(self) -> None:
         """The answer is complete: gives the connection back, or closes it."""
@@ -444,7 +445,13 @@ class Connection(asyncio.Protocol):
             reader.feed(data)
         except InvalidAnswerError as exc:
             invalid = exc
-        if reader.is_complete and not self._head_delivered and invalid is None and not reader.interim:
+        if (
+            reader.is_complete
+            and not self._head_delivered
+            and invalid is None
+            and not reader.interim
+            and not reader.trailers
+        ):
             body = reader.take_body()
             self._let_go()
             sink.answer_received(reader.status, reader.headers, reader.length, body)

@@ -15,9 +15,10 @@ class Response:
     """One exchange, from the sending of its request to the last byte of its answer. One reader.
 
     Attributes:
-        status: As in `UpstreamResponse`, like the next three; meaningful once `head` is done.
+        status: As in `UpstreamResponse`, like the next four; meaningful once `head` is done.
         headers: Fields as received.
         length: Length of the body.
+        trailers: Fields behind the body, once it was read to its end.
         instance: Who answered.
         head: Done when the head is there; fails with what ended the exchange before.
     """
@@ -37,6 +38,7 @@ class Response:
         "instance",
         "length",
         "status",
+        "trailers",
     )
 
     def __init__(
@@ -61,6 +63,7 @@ class Response:
         self.status = 0
         self.headers: Headers = []
         self.length: int | None = None
+        self.trailers: Headers = []
         self.instance = ""
         self.head: asyncio.Future[None] = loop.create_future()
 
@@ -141,8 +144,9 @@ class Response:
             self._call.pause()
         self._wake()
 
-    def answer_completed(self) -> None:
+    def answer_completed(self, trailers: Headers) -> None:
         """The end of the body."""
+        self.trailers = trailers
         self._call = None
         self._is_complete = True
         self._wake()
@@ -151,7 +155,7 @@ class Response:
         """A whole answer."""
         if body:
             self._buffer.append(body)
-        self.answer_completed()
+        self.answer_completed([])
         self.head_received(status, headers, length)
 
     def exchange_failed(self, error: BaseException) -> None:

@@ -134,7 +134,8 @@ class Client:
             body = b""
             while size := int(await self.reader.readuntil(b"\r\n"), 16):
                 body += (await self.reader.readexactly(size + 2))[:-2]
-            await self.reader.readuntil(b"\r\n")
+            while await self.reader.readuntil(b"\r\n") != b"\r\n":
+                pass
             return body
         if b"content-length" in headers:
             return await self.reader.readexactly(int(headers[b"content-length"]))

@@ -28,6 +28,7 @@ class Recorder:
         self.fields: list[Headers] = []
         self.length: int | None = None
         self.body = b""
+        self.trailers: Headers = []
         self.is_stale = False
         self.error: BaseException | None = None
         self.connection: Connection | None = None
@@ -47,7 +48,8 @@ class Recorder:
         self.body += data
         self._note("body")
 
-    def answer_completed(self) -> None:
+    def answer_completed(self, trailers: Headers) -> None:
+        self.trailers = trailers
         self._note("completed")
         self.ended.set_result(None)
 
@@ -55,7 +57,7 @@ class Recorder:
         self.head_received(status, headers, length)
         if body:
             self.body_received(body)
-        self.answer_completed()
+        self.answer_completed([])
 
     def switched(self, headers: Headers) -> None:
         self.fields.append(headers)
@@ -98,8 +100,8 @@ async def test_exchange_follows_exchange_in_callbacks_alone() -> None:
         bodies: list[bytes] = []
 
         class Chained(Recorder):
-            def answer_completed(self) -> None:
-                bodies.append(self.body)
+            def answer_completed(self, trailers: Headers) -> None:
+                bodies.append(self.body + b"".join(value for _, value in trailers))
                 if len(bodies) == 100:
                     done.set_result(None)
                     return

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.core.model import ErrorCode
+from gateway.core.model import ErrorCode, Headers
 from gateway.errors import UpstreamError
 from gateway.upstream import DropReason, SideUpstream, UpstreamLimits
 from gateway.upstream.response import Response
@@ -178,11 +178,11 @@ async def test_a_grant_that_meets_a_cancellation_goes_to_the_next_in_line() -> N
     async with scripted(script, UpstreamLimits(connections=1, waiting_s=PATIENCE_S)) as (side, server):
 
         class CancelsTheNext(Response):
-            def answer_completed(self) -> None:
+            def answer_completed(self, trailers: Headers) -> None:
                 # The connection was given to the second in the same turn, and that one has not run yet.
                 assert side.stats().waiting == 1
                 second.abandon()
-                super().answer_completed()
+                super().answer_completed(trailers)
 
         first = CancelsTheNext(LIMITS.body_buffer_bytes, asyncio.get_running_loop())
         first.attach(side.send(get(), None, first), "")
