@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 from gateway.core.model import Balance, ErrorCode, SideDefinition
@@ -18,6 +19,7 @@ from gateway.upstream.call import Call
 from gateway.upstream.dial import Dialer, verifying_tls
 from gateway.upstream.ejection import Ejection
 from gateway.upstream.framing import write_request_head
+from gateway.upstream.health import HealthChecks
 from gateway.upstream.limits import UpstreamLimits
 from gateway.upstream.pool import Pool
 from gateway.upstream.response import Response
@@ -66,16 +68,19 @@ class SideUpstream:
             Pool(instance.name, dialer, limits, self._drops)
             for instance, dialer in zip(definition.instances, self._dialers, strict=True)
         ]
+        self._health = HealthChecks(definition, self._dialers, limits, self._random)
+        self._wellness = self._health.wellness
 
     def __repr__(self) -> str:
         return f"<SideUpstream {self.side} {self._pools}>"
 
     async def start(self) -> None:
-        """Looks up the instances' host names, so that the first requests need not wait for it.
+        """Looks up the instances' host names, so that the first requests need not wait for it; begins health checks.
 
         A name without an address is no error here: it is looked up again, and its exchanges fail until it has one.
         """
         await asyncio.gather(*(dialer.start() for dialer in self._dialers), return_exceptions=True)
+        self._health.start()
 
     def send(self, request: UpstreamRequest, key: str | None, receiver: AnswerReceiver) -> Call:
         """Sends a request without waiting for anything. See `ports.Upstream.send`.
@@ -111,11 +116,13 @@ class SideUpstream:
 
     def retire(self) -> None:
         """Lets running exchanges finish and keeps no connection after them: a reload put another client in place."""
+        self._health.retire()
         for pool in self._pools:
             pool.retire()
 
     async def aclose(self) -> None:
         """Ends everything at once; running exchanges fail."""
+        await self._health.aclose()
         for pool in self._pools:
             await pool.aclose()
         for task in self.opening:
@@ -134,6 +141,7 @@ class SideUpstream:
             retries=self._retries,
             ejected=self._ejection.count_out(self.loop.time()),
             ejections=self._ejection.ejections,
+            unwell=len(self._wellness.unwell),
             drops=dict(self._drops),
         )
 
@@ -166,6 +174,7 @@ class SideUpstream:
             return 0
         now = self.loop.time()
         if self._by_key and key is not None:
+            # Whatever health checks say: no other instance could serve this key, and an attempt is better than none.
             index = self._rendezvous.choose(key)
             if self._ejection.is_out(index, now):
                 # Another instance does not know this key (contract: `balance: key`).
@@ -177,4 +186,7 @@ class SideUpstream:
                     sent=False,
                 )
             return index
-        return choose_less_loaded(self._ejection.present(now), [pool.load for pool in self._pools], self._random)
+        present: Sequence[int] = self._ejection.present(now)
+        if unwell := self._wellness.unwell:
+            present = [index for index in present if index not in unwell] or present
+        return choose_less_loaded(present, [pool.load for pool in self._pools], self._random)

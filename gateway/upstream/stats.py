@@ -48,6 +48,7 @@ class UpstreamStats:
         retries: Exchanges sent a second time.
         ejected: Instances out of the choice now.
         ejections: Times that an instance was taken out.
+        unwell: Instances whose health checks fail now.
         drops: Connections closed, by reason; a reason that never occurred may be absent.
     """
 
@@ -58,4 +59,5 @@ class UpstreamStats:
     retries: int
     ejected: int
     ejections: int
+    unwell: int
     drops: Mapping[DropReason, int]
