@@ -2,12 +2,13 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help setup up demo test check bench bench-full
+.PHONY: help setup up demo test torture check bench bench-full
 
 help:
 	@echo "make up     the gateway with both services on this machine; Ctrl-C stops it"
 	@echo "make demo   a dozen agents do git work through the gateway while shares move"
 	@echo "make test   the test suite"
+	@echo "make torture  long forms of tests: 20 rolling restarts under 20 clients"
 	@echo "make check  linters, types, import rules, the pages made from the code"
 	@echo "make bench  beside nginx: CPU per request; memory of long streams, time from a change to its effect"
 	@echo "make bench-full  beside HAProxy, nginx mirror and others too, on a larger grid"
@@ -23,6 +24,9 @@ demo: setup
 
 test: setup
 	@$(BIN)/pytest -n auto -q $(ARGS)
+
+torture: setup
+	@CROSSFADE_TEST_RESTARTS=20 $(BIN)/pytest -q tests/integration/test_up_gateway.py -k many_restarts $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -22,7 +22,8 @@ from gateway.edge.listener import EdgeConfig, Listener
 from gateway.edge.plane import LaneClock, LaneSettings, Plane
 from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
-from gateway.errors import CrossfadeError
+from gateway.edge.tls import PortTls
+from gateway.errors import CertificateError, CrossfadeError
 from gateway.parts import Parts, read_secret
 from gateway.settings import LoadedMigration, SettingsError, load_migration
 from gateway.settings.addresses import parse_instance
@@ -86,6 +87,21 @@ def load_parts_migration(parts: Parts, settings: GatewaySettings) -> LoadedMigra
     return load_migration(parts.accepted_file, bundled, settings.default_deadlines)
 
 
+def load_tls(settings: GatewaySettings) -> PortTls | None:
+    """The TLS of the data port, where it has any.
+
+    Raises:
+        CertificateError: It cannot be used.
+    """
+    cert_file, key_file = settings.tls.cert_file, settings.tls.key_file
+    if cert_file is None or key_file is None:
+        return None
+    try:
+        return PortTls(cert_file, key_file)
+    except OSError as exc:
+        raise CertificateError(f"tls: {cert_file} with {key_file} cannot be used: {exc}") from exc
+
+
 class DataPlane:
     """One gateway worker, put together.
 
@@ -94,9 +110,12 @@ class DataPlane:
         state: What is shared through Redis.
     """
 
-    def __init__(self, name: str, parts: Parts, settings: GatewaySettings, definition: Definition) -> None:
+    def __init__(
+        self, name: str, parts: Parts, settings: GatewaySettings, definition: Definition, tls: PortTls | None = None
+    ) -> None:
         """Builds everything; needs a running loop and starts nothing."""
         self._name = name
+        self._tls = tls
         self._incarnation = secrets.token_hex(_INCARNATION_BYTES)
         self._parts = parts
         self._settings = settings
@@ -129,7 +148,8 @@ class DataPlane:
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
         self.server = EdgeServer(
-            EdgeConfig(GeneralLane(self._plane), listener, EdgeProtocol), DrainSettings(**settings.drain.model_dump())
+            EdgeConfig(GeneralLane(self._plane), listener, EdgeProtocol, tls.context if tls else None),
+            DrainSettings(**settings.drain.model_dump()),
         )
 
     async def start(self) -> None:
@@ -137,7 +157,22 @@ class DataPlane:
         await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in self._upstreams.values()))
 
     async def reload(self) -> bool:
-        """Reads the migration file again. False when it is broken; then everything stays as it was."""
+        """Reads the certificate and the migration file again. What is broken stays as it was; False then."""
+        is_certificate_good = self._reload_certificate()
+        return await self._reload_definition() and is_certificate_good
+
+    def _reload_certificate(self) -> bool:
+        if self._tls is None:
+            return True
+        try:
+            self._tls.reload()
+        except OSError as exc:
+            _log.error("certificate_refused", why=str(exc))
+            return False
+        _log.info("certificate")
+        return True
+
+    async def _reload_definition(self) -> bool:
         parts, settings = self._parts, self._settings
         try:
             loaded = await asyncio.to_thread(load_parts_migration, parts, settings)

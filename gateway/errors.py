@@ -47,6 +47,10 @@ class UpstreamError(CrossfadeError):
         self.sent = sent
 
 
+class CertificateError(CrossfadeError):
+    """The data port's certificate or key cannot be used."""
+
+
 class RevokedError(CrossfadeError):
     """A request was not sent: while it waited for a connection, the policy took it away from this side."""
 

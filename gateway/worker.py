@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from gateway.app import DataPlane, load_parts_migration
+from gateway.app import DataPlane, load_parts_migration, load_tls
 from gateway.channel import Channel, open_channel
 from gateway.errors import CrossfadeError
 from gateway.parts import Parts
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = GatewaySettings.model_validate(parts.settings)
         configure_logs(settings.log.level, settings.log.format, part=options.name)
         loaded = load_parts_migration(parts, settings)
+        tls = load_tls(settings)
     except (CrossfadeError, SettingsError, ValueError) as exc:
         sys.stderr.write(f"{options.name}: {exc}\n")
         return FAILED
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(_GC_ALLOCATIONS, 20, 100)
 
     async def run() -> int:
-        plane = DataPlane(options.name, parts, settings, loaded.definition)
+        plane = DataPlane(options.name, parts, settings, loaded.definition, tls)
         return await Worker(plane, await open_channel(options.channel_fd)).run(sock)
 
     return uvloop.run(run())

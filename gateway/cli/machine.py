@@ -124,7 +124,7 @@ class _Builder:
         parts.write(data_dir.path / PARTS_FILE)
         facts = {
             "migration": self.definition.migration,
-            **({"gateway": url_of(workers[0])} if workers else {}),
+            **({"gateway": url_of(workers[0], "https" if settings.tls.cert_file else "http")} if workers else {}),
             **({"control": url_of(control), "token_file": parts.bootstrap_token_file} if control else {}),
             "ops": url_of(ops),
             "redis": _without_credentials(parts.redis_url),

@@ -6,6 +6,7 @@ One timer looks at all connections twice a second, so that a request arms no tim
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -119,7 +120,9 @@ class Listener:
 class EdgeConfig(uvicorn.Config):
     """uvicorn's configuration, carrying the listener to each connection."""
 
-    def __init__(self, app: object, listener: Listener, http: type[asyncio.Protocol]) -> None:
+    def __init__(
+        self, app: object, listener: Listener, http: type[asyncio.Protocol], tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(
             app,  # type: ignore[arg-type]  # an ASGI callable of our own, typed loosely
             http=http,
@@ -134,6 +137,7 @@ class EdgeConfig(uvicorn.Config):
             backlog=2048,
         )
         self.listener = listener
+        self.tls = tls
 
 
 def _now_as_date() -> bytes:

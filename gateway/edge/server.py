@@ -7,13 +7,14 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
 from gateway.edge.listener import EdgeConfig, Listener
 
 _POLL_S: Final = 0.05
+_TLS_GOODBYE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,11 @@ class EdgeServer(uvicorn.Server):
     Signals are the worker's business, not uvicorn's.
     """
 
+    config: EdgeConfig
+
     def __init__(self, config: EdgeConfig, drain: DrainSettings) -> None:
         super().__init__(config)
+        self.servers = []
         self.listener: Listener = config.listener
         self._drain = drain
         self._linger_s = 0.0
@@ -63,7 +67,22 @@ class EdgeServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to accept."""
-        await super().startup(sockets)
+        config, loop = self.config, asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
+        if config.tls is not None:
+            # Until its handshake is over a connection is not the listener's to bound.
+            tls = {
+                "ssl": config.tls,
+                "ssl_handshake_timeout": self.listener.limits.header_timeout_s,
+                "ssl_shutdown_timeout": _TLS_GOODBYE_S,
+            }
+
+        def make() -> asyncio.Protocol:
+            return config.http_protocol_class(config, self.server_state, {}, loop)  # type: ignore[call-arg]  # uvicorn's
+
+        for sock in sockets or []:
+            self.servers.append(await loop.create_server(make, sock=sock, backlog=config.backlog, **tls))
+        self.started = True
         self.listener.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

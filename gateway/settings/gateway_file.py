@@ -68,6 +68,13 @@ class EdgeShape(Shape):
     buffer_bytes: Bytes = 64 * 1024
 
 
+class TlsShape(Shape):
+    """TLS on the data port; `gateway.edge.tls.PortTls`. Both or none."""
+
+    cert_file: Annotated[Path | None, BeforeValidator(_path)] = None
+    key_file: Annotated[Path | None, BeforeValidator(_path)] = None
+
+
 class EjectionShape(Shape):
     """When an instance is taken out of the choice; `gateway.upstream.limits.EjectionLimits`."""
 
@@ -139,6 +146,7 @@ class GatewaySettings(Shape):
         express: Whether bounded exchanges take the express lane.
         data_dir: Where Crossfade keeps what must survive a restart.
         redis_url: Where Redis is; falsy = embedded.
+        tls: Certificate of the data port; without one it speaks plain HTTP.
         edge: Bounds of the client side.
         upstream: Bounds of the sides' clients.
         deadlines: Defaults for the phases of an exchange.
@@ -158,6 +166,7 @@ class GatewaySettings(Shape):
     express: Literal["on", "off"] = "on"
     data_dir: Annotated[Path, BeforeValidator(_path)] = Path(".crossfade")
     redis_url: Annotated[RedisUrl, BeforeValidator(_redis_url), PlainSerializer(str)] = RedisUrl()
+    tls: TlsShape = TlsShape()
     edge: EdgeShape = EdgeShape()
     upstream: UpstreamShape = UpstreamShape()
     deadlines: PhasesShape = PhasesShape()

@@ -6,6 +6,7 @@ Owns the precedence, and which source a fault is blamed on. What the settings ar
 from __future__ import annotations
 
 import copy
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -97,6 +98,16 @@ def _contradictions(settings: GatewaySettings, merged: _Merged) -> list[Problem]
                 " write 127.0.0.1 and put TLS in front, or insecure_control: true",
             )
         )
+    if (settings.tls.cert_file is None) != (settings.tls.key_file is None):
+        given, missing = ("cert_file", "key_file") if settings.tls.cert_file else ("key_file", "cert_file")
+        problems.append(merged.problem(("tls", given), f"tls.{missing} is missing; a certificate needs its key"))
+    elif settings.tls.cert_file and settings.tls.key_file:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                settings.tls.cert_file, settings.tls.key_file, password=lambda: ""
+            )
+        except OSError as exc:
+            problems.append(merged.problem(("tls", "cert_file"), f"cannot be used with its key: {exc}"))
     listeners: dict[int, str] = {}
     for name in ("port", "control_port", "ops_port"):
         port = getattr(settings, name)

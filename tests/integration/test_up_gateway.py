@@ -23,6 +23,10 @@ from tests.support.worker import bench
 
 Sides = dict[Side, StubSide]
 
+KEEPING_CLIENTS = 20
+RESTARTS = int(os.environ.get("CROSSFADE_TEST_RESTARTS", "2"))
+"""`make torture` asks for more."""
+
 
 @pytest.fixture
 async def sides() -> AsyncIterator[Sides]:
@@ -106,6 +110,35 @@ async def test_a_connection_outlives_a_rolling_restart_until_it_is_told(gateway:
             if answer.headers.get(b"connection") == b"close":
                 break
         assert await connection.rest() == b""
+
+
+async def test_clients_that_keep_their_connections_lose_nothing_over_many_restarts(gateway: Up) -> None:
+    answered = 0
+    is_over = False
+
+    async def ask_on() -> None:
+        nonlocal answered
+        while not is_over:
+            async with client(gateway.port("gateway")) as connection:
+                is_kept = True
+                while is_kept and not is_over:
+                    answer = await connection.ask(get("/items/1", f"x-key: k{answered}"))
+                    assert answer.status == 200
+                    answered += 1
+                    is_kept = answer.headers.get(b"connection") != b"close"
+
+    async def restart(times: int) -> None:
+        nonlocal is_over
+        for _ in range(times):
+            done = await asyncio.to_thread(run_to_end, ["restart", "--data-dir", str(gateway.data_dir), "--json"])
+            assert json.loads(done.stdout) == {"restarted": True, "why": None}
+        is_over = True
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(KEEPING_CLIENTS):
+            group.create_task(ask_on())
+        group.create_task(restart(RESTARTS))
+    await until_async(lambda: _counted(gateway, answered), f"{answered} requests are counted")
 
 
 async def test_restart_waits_until_every_worker_was_replaced(gateway: Up) -> None:

@@ -14,8 +14,8 @@ from gateway.core.model import ErrorCode, Instance, Side, SideDefinition
 from gateway.errors import Phase, UpstreamError
 from gateway.ports import StreamedBody
 from gateway.upstream import SideUpstream
-from tests.integration.upstream.certificates import make_authority
 from tests.integration.upstream.harness import fetch, post, side_of
+from tests.support.certificates import make_authority
 from tests.support.raw_upstream import answer
 
 
