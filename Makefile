@@ -8,7 +8,7 @@ help:
 	@echo "make up     the gateway with both services on this machine; Ctrl-C stops it"
 	@echo "make demo   a dozen agents do git work through the gateway while shares move"
 	@echo "make test   the test suite"
-	@echo "make torture  long forms of tests: 20 rolling restarts under 20 clients"
+	@echo "make torture  long forms of tests: 20 rolling restarts under 20 clients, thousands of idle and slow clients"
 	@echo "make check  linters, types, import rules, the pages made from the code"
 	@echo "make bench  beside nginx: CPU per request; memory of long streams, time from a change to its effect"
 	@echo "make bench-full  beside HAProxy, nginx mirror and others too, on a larger grid"
@@ -27,6 +27,7 @@ test: setup
 
 torture: setup
 	@CROSSFADE_TEST_RESTARTS=20 $(BIN)/pytest -q tests/integration/test_up_gateway.py -k many_restarts $(ARGS)
+	@CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s tests/integration/test_crowds.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -31,6 +32,7 @@ from gateway.telemetry.logs import configure_logs
 REPORT_S: Final = 0.25
 _GC_ALLOCATIONS: Final = 10_000
 FAILED: Final = 1
+_OTHER_DESCRIPTORS: Final = 128
 
 _log = structlog.get_logger("crossfade.worker")
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logs(settings.log.level, settings.log.format, part=options.name)
         loaded = load_parts_migration(parts, settings)
         tls = load_tls(settings)
+        settings = fitted(settings)
     except (CrossfadeError, SettingsError, ValueError) as exc:
         sys.stderr.write(f"{options.name}: {exc}\n")
         return FAILED
@@ -65,6 +68,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return await Worker(plane, await open_channel(options.channel_fd)).run(sock)
 
     return uvloop.run(run())
+
+
+def fitted(settings: GatewaySettings) -> GatewaySettings:
+    """The settings with as many client connections as this process can hold; raises its own limit first.
+
+    Where descriptors ran out before `edge.connections` is reached, nobody would be let go for a new client: the
+    listener must know the bound that holds.
+    """
+    reserve = 2 * settings.upstream.connections + _OTHER_DESCRIPTORS
+    wanted = settings.edge.connections + reserve
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        except (OSError, ValueError):
+            allowed = soft
+    if allowed >= wanted:
+        return settings
+    connections = max(allowed - reserve, 1)
+    _log.info("connections_bounded", by="ulimit -n", descriptors=allowed, connections=connections)
+    return settings.model_copy(update={"edge": settings.edge.model_copy(update={"connections": connections})})
 
 
 class Worker:
