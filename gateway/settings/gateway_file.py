@@ -89,7 +89,7 @@ class UpstreamShape(Shape):
     connections: Count = 256
     waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
     waiting_s: Seconds = 5.0
-    idle_connections: Annotated[int, Field(ge=0, le=1_000_000)] = 64
+    idle_connections: Annotated[int, Field(ge=0, le=1_000_000)] = 256
     idle_timeout_s: Seconds = 30.0
     header_bytes: Bytes = 64 * 1024
     header_fields: Count = 200

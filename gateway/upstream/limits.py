@@ -46,7 +46,7 @@ class UpstreamLimits:
     connections: int = 256
     waiting: int = 1024
     waiting_s: float = 5.0
-    idle_connections: int = 64
+    idle_connections: int = 256
     idle_timeout_s: float = 30.0
     header_bytes: int = 64 * 1024
     header_fields: int = 200
