@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.core.counts import Counts, add
 from gateway.core.model import Definition, Instance, Side
 from gateway.core.snapshot import Snapshot
 from gateway.edge.express import ExpressLane
@@ -125,6 +126,8 @@ class DataPlane:
         self._published = CounterStore(self.state.redis, definition.migration)
         self._upstream_limits = _upstream_limits(settings)
         self._upstreams = self._build_upstreams(definition)
+        # What the clients of the sides counted that a reload has replaced.
+        self._counted_before: Counts = {}
         listener = Listener(EdgeLimits(**settings.edge.model_dump()), self._counters.refused)
         self._plane = Plane(
             self.state.feed,
@@ -185,6 +188,7 @@ class DataPlane:
             _log.error("definition_refused", why=f"the migration is {self._definition.migration}; restart for another")
             return False
         await asyncio.gather(*(upstream.start() for upstream in upstreams.values()))
+        self._counted_before = self._upstream_counts()
         before, self._upstreams = self._upstreams, upstreams
         self._definition = definition
         self._plane.sides = upstreams
@@ -206,8 +210,14 @@ class DataPlane:
             "age_s": status.age_s,
             "definition": self._definition.digest,
             **(_decides_by(snapshot) if snapshot is not None else {"epoch": None}),
+            "sides": {side.value: upstream.stats().state_blob() for side, upstream in self._upstreams.items()},
+            "upstream": self._upstream_counts(),
             **self._counters.blob(),
         }
+
+    def _upstream_counts(self) -> Counts:
+        counts = {side.value: upstream.stats().count_blob() for side, upstream in self._upstreams.items()}
+        return add(self._counted_before, counts)
 
     def publish(self) -> None:
         """Lays the counters where control finds them; never waits."""

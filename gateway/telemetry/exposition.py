@@ -43,6 +43,8 @@ class _Collector(Collector):
         totals = self._ledger.totals()
         yield from _requests(totals.get("operations", {}))
         yield from _plain(totals)
+        yield from _upstream_counts(totals.get("upstream", {}))
+        yield from _upstream_state(self._ledger)
         yield from _policy(self._ledger)
 
 
@@ -90,6 +92,54 @@ def _plain(totals: Counts) -> Iterator[Metric]:
         "Crossfade-Force fields that were invalid or not allowed.",
         totals.get("force_ignored", 0),
     )
+
+
+def _upstream_counts(sides: Mapping[str, Any]) -> Iterator[Metric]:
+    retries = CounterMetricFamily(
+        "crossfade_upstream_retries",
+        "Requests sent a second time, because a connection that had been idle was closed.",
+        labels=["side"],
+    )
+    ejections = CounterMetricFamily(
+        "crossfade_upstream_ejections",
+        "Times that an instance was taken out of the choice after failures.",
+        labels=["side"],
+    )
+    closed = CounterMetricFamily(
+        "crossfade_upstream_connections_closed", "Connections to a side closed, by why.", labels=["side", "reason"]
+    )
+    for side, counts in sorted(sides.items()):
+        retries.add_metric([side], counts.get("retries", 0))
+        ejections.add_metric([side], counts.get("ejections", 0))
+        for reason, count in sorted(counts.get("drops", {}).items()):
+            closed.add_metric([side, reason], count)
+    yield retries
+    yield ejections
+    yield closed
+
+
+def _upstream_state(ledger: Ledger) -> Iterator[Metric]:
+    connections = GaugeMetricFamily(
+        "crossfade_upstream_connections", "Connections to a side.", labels=["worker", "side", "state"]
+    )
+    waiting = GaugeMetricFamily(
+        "crossfade_upstream_waiting", "Requests that wait for a connection to a side.", labels=["worker", "side"]
+    )
+    out = GaugeMetricFamily(
+        "crossfade_upstream_instances_out",
+        "Instances that a worker does not choose: ejected after failures, or unwell by their health checks.",
+        labels=["worker", "side", "reason"],
+    )
+    for worker, blob in sorted(ledger.live.items()):
+        for side, state in sorted(blob.get("sides", {}).items()):
+            for name, count in sorted(state.get("connections", {}).items()):
+                connections.add_metric([worker, side, name], count)
+            waiting.add_metric([worker, side], state.get("waiting", 0))
+            for reason, count in sorted(state.get("out", {}).items()):
+                out.add_metric([worker, side, reason], count)
+    yield connections
+    yield waiting
+    yield out
 
 
 def _policy(ledger: Ledger) -> Iterator[Metric]:

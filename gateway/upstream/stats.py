@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class DropReason(StrEnum):
@@ -61,3 +62,23 @@ class UpstreamStats:
     ejections: int
     unwell: int
     drops: Mapping[DropReason, int]
+
+    def state_blob(self) -> dict[str, Any]:
+        """What holds now, for JSON."""
+        return {
+            "connections": {
+                "connecting": self.connecting,
+                "idle": self.idle,
+                "in_use": self.in_use,
+            },
+            "waiting": self.waiting,
+            "out": {"ejected": self.ejected, "unwell": self.unwell},
+        }
+
+    def count_blob(self) -> dict[str, Any]:
+        """What only grows, for JSON."""
+        return {
+            "retries": self.retries,
+            "ejections": self.ejections,
+            "drops": {reason.value: count for reason, count in self.drops.items()},
+        }

@@ -12,6 +12,7 @@ from gateway.core.outcome import Outcome
 from gateway.telemetry.counters import NO_SIDE, UNMATCHED, RequestCounters
 from gateway.telemetry.exposition import Metrics
 from gateway.telemetry.ledger import Ledger
+from gateway.upstream.stats import DropReason, UpstreamStats
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -114,3 +115,27 @@ def test_names_that_would_break_the_format_are_escaped() -> None:
 
 def test_nothing_reported_is_no_error() -> None:
     assert isinstance(samples(Ledger()), dict)
+
+
+def test_instances_out_of_the_choice_and_connections_are_shown_by_worker() -> None:
+    stats = UpstreamStats(
+        connecting=1,
+        idle=4,
+        in_use=2,
+        waiting=3,
+        retries=5,
+        ejected=1,
+        ejections=7,
+        unwell=2,
+        drops={DropReason.STALE: 6},
+    )
+    ledger = report(RequestCounters(), sides={"new": stats.state_blob()}, upstream={"new": stats.count_blob()})
+    found = samples(ledger)
+    here = {"worker": "gateway-0", "side": "new"}
+    assert found["crossfade_upstream_connections", labels(**here, state="in_use")] == 2
+    assert found["crossfade_upstream_waiting", labels(**here)] == 3
+    assert found["crossfade_upstream_instances_out", labels(**here, reason="ejected")] == 1
+    assert found["crossfade_upstream_instances_out", labels(**here, reason="unwell")] == 2
+    assert found["crossfade_upstream_retries_total", labels(side="new")] == 5
+    assert found["crossfade_upstream_ejections_total", labels(side="new")] == 7
+    assert found["crossfade_upstream_connections_closed_total", labels(side="new", reason="stale")] == 6
