@@ -54,6 +54,8 @@ async def gateway(tmp_path: Path, sides: dict[Side, StubSide]) -> AsyncIterator[
                 "CROSSFADE_WORKERS": "1",
                 "CROSSFADE_EDGE__HEADER_TIMEOUT_S": "2",
                 "CROSSFADE_EDGE__KEEP_ALIVE_S": "600",
+                # What is kept towards the sides must not hide what clients leave behind.
+                "CROSSFADE_UPSTREAM__IDLE_CONNECTIONS": "16",
             }
             async with running_up(tmp_path / "data", content, env=env, command="gateway") as up:
                 yield up
