@@ -42,6 +42,8 @@ bench: setup
 	@$(BIN)/python -m bench --write $(ARGS)
 	@$(BIN)/python -m bench.general_lane
 	@$(BIN)/python -m bench.policy_change
+	@$(BIN)/python -m bench.scale
 
 bench-full: setup
 	@$(BIN)/python -m bench --full $(ARGS)
+	@$(BIN)/python -m bench.scale --requests 1000000

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.load import LARGE_BYTES, SMALL_BYTES
 from bench.processes import LOAD_CORE, PROXY_CORE, children_of, free_port, pin, running
@@ -36,11 +36,14 @@ http {{
 }}
 """
 
+BACKEND_ADDRESSES: Final = tuple(f"127.0.0.{last}" for last in range(1, 7))
+"""Of the one backend: enough to pass for several instances of two sides."""
+
 _USER: Final = "user root; " if os.geteuid() == 0 else ""
 """nginx would give its privileges up, and could not read the directory of the run any more."""
 
 _BACKEND: Final = """
-  server {{ listen 127.0.0.1:{port} backlog=4096; default_type application/json; root {home}/files;
+  server {{ {listen} default_type application/json; root {home}/files;
     location /items/small {{ return 200 "{small}"; }}
     location /mcp {{ return 200 "{small}"; }}
     location /items/large {{ return 200 "{large}"; }} }}
@@ -135,7 +138,8 @@ def _program(name: str) -> str:
 def backend(home: Path) -> Iterator[int]:
     """The service behind all of them: nginx with answers in memory. Gives its port."""
     port = free_port()
-    http = _BACKEND.format(port=port, home=home, small="x" * SMALL_BYTES, large="x" * 4000)
+    listen = "".join(f"listen {address}:{port} backlog=4096; " for address in BACKEND_ADDRESSES)
+    http = _BACKEND.format(listen=listen, home=home, small="x" * SMALL_BYTES, large="x" * 4000)
     # A literal of 64 KiB is too long for nginx's configuration; a file in the page cache is as good.
     files = home / "files" / "items"
     files.mkdir(parents=True, exist_ok=True)
@@ -182,11 +186,18 @@ def _haproxy(home: Path, backend_port: int) -> Iterator[Running]:
         yield Running(port, [process.pid])
 
 
-def _crossfade(express: str) -> Start:
+def crossfade(express: str, content: Callable[[int], dict[str, Any]] | None = None) -> Start:
+    """How Crossfade is started.
+
+    Args:
+        express: `on` or `off`.
+        content: The migration file for a backend's port; `migration`, unless told.
+    """
+
     @contextlib.contextmanager
     def start(home: Path, backend_port: int) -> Iterator[Running]:
         port, data_dir, file = free_port(), Path(tempfile.mkdtemp(dir=home)), home / "migration.yaml"
-        file.write_text(json.dumps(migration(backend_port)))
+        file.write_text(json.dumps((content or migration)(backend_port), separators=(",", ":")))
         command = [
             *(str(Path(sys.executable).parent / "crossfade"), "up", "--workers", "1", "--express", express),
             *("--migration", str(file), "--data-dir", str(data_dir), "--port", str(port)),
@@ -210,7 +221,7 @@ def _worker_pid(runtime: Path) -> int:
     return pid
 
 
-def migration(backend_port: int, operations: int = 10) -> dict[str, object]:
+def migration(backend_port: int, operations: int = 10) -> dict[str, Any]:
     """A migration file: one read, live at half, among others that are never asked."""
     item = {"class": "read", "group": "items", "stage": "live", "percent": 50}
     others = {
@@ -244,8 +255,8 @@ _WEB: Final = {"nginx": "apt-get install nginx-light"}
 CONTESTANTS: Final = (
     Contestant("direct", _direct, {}),
     Contestant("nginx split_clients", _nginx(mirrors=False), _WEB),
-    Contestant("crossfade, express lane", _crossfade("on"), {}),
-    Contestant("crossfade, general lane", _crossfade("off"), {}),
+    Contestant("crossfade, express lane", crossfade("on"), {}),
+    Contestant("crossfade, general lane", crossfade("off"), {}),
     Contestant("nginx mirror", _nginx(mirrors=True), _WEB, is_extra=True),
     Contestant("HAProxy", _haproxy, {"haproxy": "apt-get install haproxy"}, is_extra=True),
     Contestant(

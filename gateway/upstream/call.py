@@ -1,4 +1,4 @@
-"""One exchange with a side, callback to callback: an instance, a connection of it, the one retry.
+"""One exchange with a side, callback to callback: an instance (or the next), a connection of it, the one retry.
 
 Owns what becomes of an exchange from the request to the last byte of the answer. Where a kept-alive connection is at
 hand, which is the rule, nothing here awaits; a task exists only while a connection is opened or waited for. It must not
@@ -8,7 +8,7 @@ know who receives the answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Set
 from math import inf
 from typing import Any, Protocol, cast
 
@@ -18,6 +18,9 @@ from gateway.ports import AnswerReceiver, StreamedBody, TunnelReceiver, Upstream
 from gateway.upstream.connection import Connection
 from gateway.upstream.pool import Pool
 from gateway.upstream.upload import Upload
+
+Another = Callable[[Set[int]], "tuple[int, Pool] | None"]
+"""Gives an instance, with its pool, that is not among those that were tried; None when there is none."""
 
 
 class Client(Protocol):
@@ -47,6 +50,7 @@ class Call:
     """
 
     __slots__ = (
+        "_another",
         "_client",
         "_connection",
         "_has_head",
@@ -64,7 +68,14 @@ class Call:
     )
 
     def __init__(
-        self, client: Client, pool: Pool, index: int, request: UpstreamRequest, head: bytes, receiver: AnswerReceiver
+        self,
+        client: Client,
+        pool: Pool,
+        index: int,
+        request: UpstreamRequest,
+        head: bytes,
+        receiver: AnswerReceiver,
+        another: Another | None = None,
     ) -> None:
         """Sends nothing yet.
 
@@ -75,6 +86,7 @@ class Call:
             request: What to send.
             head: `write_request_head(request)`.
             receiver: Hears of the answer.
+            another: Where another instance would do as well.
         """
         self._client = client
         self._pool = pool
@@ -90,6 +102,7 @@ class Call:
         self._has_head = False
         self._is_retry = False
         self._is_over = False
+        self._another = another
         self.instance = pool.name
 
     def __repr__(self) -> str:
@@ -207,22 +220,45 @@ class Call:
 
         A retry takes one that carried nothing yet: it cannot be stale.
         """
-        deadline = min(self._client.loop.time() + self._request.deadlines.connect_s, self._total_at)
-        try:
-            connection = await self._pool.acquire(deadline, is_fresh=is_fresh)
-        except UpstreamError as error:
-            error.sent = self._is_retry
-            self._fail(error)
-        else:
-            holds = self._request.holds
-            if self._is_over:
-                # Abandoned and granted in the same turn of the loop.
-                self._pool.take_back(connection)
-            elif holds is not None and not holds():
-                self._pool.take_back(connection)
-                self._fail(RevokedError("the side was changed before the request was sent"))
+        tried: set[int] = set()
+        while True:
+            deadline = min(self._client.loop.time() + self._request.deadlines.connect_s, self._total_at)
+            try:
+                connection = await self._pool.acquire(deadline, is_fresh=is_fresh)
+            except UpstreamError as error:
+                error.sent = self._is_retry
+                tried.add(self._index)
+                if not self._move(error, tried):
+                    self._fail(error)
+                    return
             else:
-                self._start(connection)
+                self._acquired(connection)
+                return
+
+    def _move(self, error: UpstreamError, tried: Set[int]) -> bool:
+        """Turns to another instance, if this one cannot be connected to: it has seen nothing of the request."""
+        if self._another is None or error.phase is not Phase.CONNECT or error.code is ErrorCode.OVERLOADED:
+            return False
+        if self._is_over or self._client.loop.time() >= self._total_at:
+            return False
+        another = self._another(tried)
+        if another is None:
+            return False
+        self._client.note_failure(self._index, error)
+        self._index, self._pool = another
+        self.instance = self._pool.name
+        return True
+
+    def _acquired(self, connection: Connection) -> None:
+        holds = self._request.holds
+        if self._is_over:
+            # Abandoned and granted in the same turn of the loop.
+            self._pool.take_back(connection)
+        elif holds is not None and not holds():
+            self._pool.take_back(connection)
+            self._fail(RevokedError("the side was changed before the request was sent"))
+        else:
+            self._start(connection)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._task = self._client.loop.create_task(work)

@@ -172,7 +172,7 @@ class HealthChecks:
         try:
             call = Call(self, self._pools[index], index, request, write_request_head(request), response)
             call.begin()
-            response.attach(call, call.instance)
+            response.attach(call)
             await response.head
             taken = 0
             while taken <= _ANSWER_BYTES and (piece := await response.read()):

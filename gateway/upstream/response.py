@@ -77,10 +77,9 @@ class Response:
         """Whether a `read` is waiting now."""
         return self._more is not None
 
-    def attach(self, call: UpstreamCall, instance: str) -> None:
+    def attach(self, call: UpstreamCall) -> None:
         """Says which call this is the answer of, right after it began."""
         self._call = call
-        self.instance = instance
 
     # -- for the reader ---------------------------------------------------------------------------------------------
 

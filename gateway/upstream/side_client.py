@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from random import Random
 
 from gateway.core.model import Balance, ErrorCode, SideDefinition
@@ -90,7 +90,9 @@ class SideUpstream:
         """
         head = write_request_head(request)
         index = self._choose(key)
-        call = Call(self, self._pools[index], index, request, head, receiver)
+        is_bound = len(self._pools) == 1 or (self._by_key and key is not None)
+        another = None if is_bound else self._choose_another
+        call = Call(self, self._pools[index], index, request, head, receiver, another)
         call.begin()
         return call
 
@@ -106,12 +108,13 @@ class SideUpstream:
         """
         response = Response(self._limits.body_buffer_bytes, self.loop, interim)
         call = self.send(request, key, response)
-        response.attach(call, call.instance)
+        response.attach(call)
         try:
             await response.head
         except asyncio.CancelledError:
             response.close()
             raise
+        response.instance = call.instance
         return response
 
     def retire(self) -> None:
@@ -186,7 +189,17 @@ class SideUpstream:
                     sent=False,
                 )
             return index
+        return choose_less_loaded(self._candidates(now), [pool.load for pool in self._pools], self._random)
+
+    def _candidates(self, now: float) -> Sequence[int]:
         present: Sequence[int] = self._ejection.present(now)
         if unwell := self._wellness.unwell:
             present = [index for index in present if index not in unwell] or present
-        return choose_less_loaded(present, [pool.load for pool in self._pools], self._random)
+        return present
+
+    def _choose_another(self, tried: Set[int]) -> tuple[int, Pool] | None:
+        left = [index for index in self._candidates(self.loop.time()) if index not in tried]
+        if not left:
+            return None
+        index = choose_less_loaded(left, [pool.load for pool in self._pools], self._random)
+        return index, self._pools[index]

@@ -185,7 +185,7 @@ async def test_a_grant_that_meets_a_cancellation_goes_to_the_next_in_line() -> N
                 super().answer_completed(trailers)
 
         first = CancelsTheNext(LIMITS.body_buffer_bytes, asyncio.get_running_loop())
-        first.attach(side.send(get(), None, first), "")
+        first.attach(side.send(get(), None, first))
         await server.accepted(1)
         never = Response(LIMITS.body_buffer_bytes, asyncio.get_running_loop())
         second = side.send(get(), None, never)

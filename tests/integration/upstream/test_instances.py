@@ -84,19 +84,49 @@ async def test_a_refusing_instance_is_left_alone_for_a_growing_time_and_comes_ba
         side_of(tcp(well.port), tcp(ill.port), limits=LIMITS, balance=Balance.P2C) as side,
     ):
         await ill.aclose()
-        codes = await failures(side, [None] * 60)
-        assert codes == [ErrorCode.UPSTREAM_REFUSED] * 3
+        assert {await fetch(side) for _ in range(60)} == {b"well"}
         assert (side.stats().ejected, side.stats().ejections) == (1, 1)
         # On trial after its time: one failure suffices.
         await let_pass(100.0)
         assert side.stats().ejected == 0
-        assert await failures(side, [None] * 60) == [ErrorCode.UPSTREAM_REFUSED]
+        assert {await fetch(side) for _ in range(60)} == {b"well"}
+        assert side.stats().ejections == 2
         await let_pass(100.0)
         assert side.stats().ejected == 1
         await let_pass(100.0)
         async with RawUpstream(replies(answer(b"again")), address=("127.0.0.1", ill.port)):
             assert {await fetch(side) for _ in range(60)} == {b"well", b"again"}
             assert side.stats().ejected == 0
+
+
+@pytest.mark.parametrize("may_retry", [True, False])
+@pytest.mark.parametrize("key", [None, "agent/task"])
+async def test_who_cannot_connect_asks_another_instance_writes_too(may_retry: bool, key: str | None) -> None:
+    """Nothing was sent, so nothing can happen twice."""
+    async with (
+        RawUpstream(replies(answer(b"well"))) as well,
+        RawUpstream(replies(answer(b"ill"))) as ill,
+        side_of(tcp(ill.port), tcp(well.port), limits=LIMITS, balance=Balance.P2C) as side,
+    ):
+        await ill.aclose()
+        for _ in range(20):
+            response = await side.exchange(get(may_retry=may_retry), key)
+            assert response.instance == tcp(well.port).name
+            assert await response.read() == b"well"
+            assert await response.read() == b""
+
+
+async def test_a_key_with_an_instance_of_its_own_asks_no_other() -> None:
+    async with (
+        RawUpstream(replies(answer(b"well"))) as well,
+        RawUpstream(replies(answer(b"ill"))) as ill,
+        side_of(tcp(well.port), tcp(ill.port), limits=LIMITS) as side,
+    ):
+        theirs = [key for key in KEYS if await fetch(side, key=key) == b"ill"]
+        await ill.aclose()
+        # A kept connection may die first.
+        codes = await failures(side, [theirs[0]] * 3)
+        assert codes[-2:] == [ErrorCode.UPSTREAM_REFUSED] * 2
 
 
 @skipping
