@@ -2,69 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from backends.common.contract import Arguments, Operation
-from backends.common.errors import Code, ServiceError
-from backends.common.finishing import to_the_end
-from backends.common.git_operations import Call, perform
+from backends.approach1.notes import FileNotes
 from backends.common.locks import LocalLocks
 from backends.common.remotes import RemoteRules
 from backends.common.sandbox import Sandbox, SandboxProvider
+from backends.common.service import GitService
 from backends.common.workspace import WorkspaceId
+from backends.common.workspaces import Workspaces
 
-CLONE: Final = "git.clone"
 
-
-class SimpleGitService:
-    """Implements `GitService` with nothing but a provider.
-
-    Attributes:
-        name: `approach1`.
-    """
+class SimpleGitService(GitService):
+    """One instance, with a provider and a directory of notes."""
 
     name = "approach1"
 
-    def __init__(self, provider: SandboxProvider, rules: RemoteRules) -> None:
-        self._provider = provider
-        self._rules = rules
-        self._locks = LocalLocks()
+    def __init__(self, provider: SandboxProvider, notes: FileNotes, rules: RemoteRules) -> None:
+        self._notes = notes
+        self.workspaces = Workspaces(_ByName(provider), LocalLocks(), notes, notes, rules)
 
     async def start(self) -> None:
-        """Needs no preparation."""
+        """Reads the notes."""
+        await self._notes.start()
 
     async def aclose(self) -> None:
-        """Holds nothing."""
+        """Ends surveys; what was noted is on disk."""
+        await self.workspaces.aclose()
+        self._notes.close()
 
     async def why_not_ready(self) -> str | None:
         """Always ready."""
         return None
 
-    async def perform(
-        self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
-    ) -> dict[str, Any]:
-        """See `GitService.perform`."""
-        if not operation.is_write:
-            return await self._perform(operation, workspace, arguments, call)
-        async with self._locks.hold(workspace):
-            return await self._perform(operation, workspace, arguments, call)
 
-    async def _perform(
-        self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
-    ) -> dict[str, Any]:
-        sandbox = await self._sandbox(operation, workspace)
-        try:
-            return await perform(operation.name, sandbox, arguments, call, self._rules)
-        finally:
-            if not sandbox.has_repository:
-                # A first clone that failed. Callers may try any number of them, each in a workspace of its own.
-                await to_the_end(self._provider.destroy(sandbox.name))
+class _ByName:
+    """Implements `Sandboxes`: a sandbox is named after its workspace, so a restart finds it without a table."""
 
-    async def _sandbox(self, operation: Operation, workspace: WorkspaceId) -> Sandbox:
-        # The name of a sandbox follows from its workspace, so a restart finds it again without any table.
-        found = await self._provider.find(workspace.digest)
-        if operation.name == CLONE:
-            return found or await self._provider.create(workspace.digest)
-        if found is None or not found.has_repository:
-            raise ServiceError(Code.UNKNOWN_WORKSPACE, "nothing was cloned into this workspace here; clone first")
-        return found
+    def __init__(self, provider: SandboxProvider) -> None:
+        self._provider = provider
+
+    async def find(self, workspace: WorkspaceId) -> Sandbox | None:
+        """See `Sandboxes.find`."""
+        return await self._provider.find(workspace.digest)
+
+    async def obtain(self, workspace: WorkspaceId) -> Sandbox:
+        """See `Sandboxes.obtain`."""
+        return await self._provider.create(workspace.digest)
+
+    async def abandon(self, sandbox: Sandbox) -> None:
+        """See `Sandboxes.abandon`."""
+        await self._provider.destroy(sandbox.name)

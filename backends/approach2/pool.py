@@ -12,7 +12,8 @@ from typing import Final
 
 import structlog
 
-from backends.approach2.table import SandboxState, SandboxTable
+from backends.approach2.models import SandboxState
+from backends.approach2.table import SandboxTable
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
 from backends.common.sandbox import Sandbox, SandboxProvider

@@ -2,105 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-from sqlalchemy.exc import SQLAlchemyError
-
+from backends.approach2.calls import CallTable
+from backends.approach2.database import Database
 from backends.approach2.pool import SandboxPoolManager
 from backends.approach2.table import SandboxTable
-from backends.common.contract import Arguments, Operation
-from backends.common.errors import Code, ServiceError
-from backends.common.finishing import to_the_end
-from backends.common.git_operations import Call, perform
 from backends.common.locks import WorkspaceLocks
 from backends.common.remotes import RemoteRules
 from backends.common.sandbox import Sandbox, SandboxProvider
+from backends.common.service import GitService
 from backends.common.workspace import WorkspaceId
+from backends.common.workspaces import Workspaces
 
-CLONE: Final = "git.clone"
 
-
-class GitSandboxService:
-    """Implements `GitService`.
-
-    Attributes:
-        name: `approach2`.
-    """
+class GitSandboxService(GitService):
+    """Any number of instances, with a database, a pool and locks that they share."""
 
     name = "approach2"
 
     def __init__(
         self,
         provider: SandboxProvider,
-        table: SandboxTable,
+        database: Database,
         pool: SandboxPoolManager,
         locks: WorkspaceLocks,
         rules: RemoteRules,
     ) -> None:
-        self._provider = provider
-        self._table = table
+        self._database = database
         self._pool = pool
         self._locks = locks
-        self._rules = rules
+        table = SandboxTable(database)
+        sandboxes = _Pooled(provider, table, pool)
+        self.workspaces = Workspaces(sandboxes, locks, CallTable(database), table, rules)
         self._why_not: str | None = "the pool is not warm yet"
 
     async def start(self) -> None:
-        """Opens the table and warms the pool.
+        """Migrates the database and warms the pool.
 
         Raises:
             ServiceError: The database cannot be used.
         """
-        try:
-            await self._table.start()
-        except SQLAlchemyError as exc:
-            raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"the database cannot be used: {type(exc).__name__}") from exc
+        await self._database.start()
         await self._pool.start()
         await self._pool.wait_warm()
         self._why_not = None
 
     async def aclose(self) -> None:
-        """Lets go of pool and database."""
+        """Lets go of pool, locks and database."""
+        await self.workspaces.aclose()
         await self._pool.aclose()
-        await self._table.aclose()
+        await self._locks.aclose()
+        await self._database.aclose()
 
     async def why_not_ready(self) -> str | None:
         """What keeps it from serving, or None."""
-        if self._why_not is not None:
-            return self._why_not
-        try:
-            await self._table.check()
-        except ServiceError as exc:
-            return exc.message
-        return None
+        return self._why_not or await self._locks.why_not_ready() or await self._database.why_not_ready()
 
-    async def perform(
-        self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
-    ) -> dict[str, Any]:
-        """See `GitService.perform`."""
-        if not operation.is_write:
-            return await self._perform(operation, workspace, arguments, call)
-        async with self._locks.hold(workspace):
-            return await self._perform(operation, workspace, arguments, call)
 
-    async def _perform(
-        self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
-    ) -> dict[str, Any]:
-        sandbox = await self._sandbox(operation, workspace)
-        try:
-            return await perform(operation.name, sandbox, arguments, call, self._rules)
-        finally:
-            if not sandbox.has_repository:
-                # A first clone that failed. Callers may try any number of them, each in a workspace of its own.
-                await to_the_end(self._pool.release(sandbox.name))
+class _Pooled:
+    """Implements `Sandboxes`."""
 
-    async def _sandbox(self, operation: Operation, workspace: WorkspaceId) -> Sandbox:
+    def __init__(self, provider: SandboxProvider, table: SandboxTable, pool: SandboxPoolManager) -> None:
+        self._provider = provider
+        self._table = table
+        self._pool = pool
+
+    async def find(self, workspace: WorkspaceId) -> Sandbox | None:
+        """See `Sandboxes.find`."""
         name = await self._table.find(workspace)
         found = await self._provider.find(name) if name else None
         if name is not None and found is None:
             # The table outlived its sandbox: the workspace starts afresh.
             await self._pool.release(name)
-        if operation.name == CLONE:
-            return found or await self._pool.checkout(workspace)
-        if found is None or not found.has_repository:
-            raise ServiceError(Code.UNKNOWN_WORKSPACE, "nothing was cloned into this workspace here; clone first")
         return found
+
+    async def obtain(self, workspace: WorkspaceId) -> Sandbox:
+        """See `Sandboxes.obtain`."""
+        return await self._pool.checkout(workspace)
+
+    async def abandon(self, sandbox: Sandbox) -> None:
+        """See `Sandboxes.abandon`."""
+        await self._pool.release(sandbox.name)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from pydantic import ValidationError
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
 from backends.common.authority import InternalToken
 from backends.common.contract import Arguments, Operation
@@ -21,6 +23,12 @@ from backends.common.service import GitService
 from backends.common.workspace import workspace_of
 
 _MIRROR: Final = "mirror"
+_RELAY: Final = "relay"
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+CARRY_S: Final = 240.0
+
+T = TypeVar("T")
 
 _log = structlog.get_logger("crossfade.service")
 
@@ -71,6 +79,23 @@ class Dispatcher:
             await asyncio.wait([working])
             raise
 
+    async def within_deadline(self, work: Awaitable[T]) -> T:
+        """What is asked of the service besides operations, under their longest deadline.
+
+        Raises:
+            ServiceError: `deadline`; `internal`: what is not foreseen.
+        """
+        try:
+            async with asyncio.timeout(self._longest_s or CARRY_S):
+                return await work
+        except TimeoutError as exc:
+            raise ServiceError(Code.DEADLINE, "it did not end in time") from exc
+        except (ServiceError, ClientDisconnect):
+            raise
+        except Exception as exc:
+            _log.exception("request_failed")
+            raise ServiceError(Code.INTERNAL, "the service failed; its log says why") from exc
+
     async def aclose(self) -> None:
         """Ends every call that still runs, with its commands."""
         running = list(self._running)
@@ -110,8 +135,8 @@ class Dispatcher:
             raise ServiceError(Code.COPY_REFUSED, "a write is never mirrored")
         workspace = workspace_of(headers, arguments)
         checked = check_arguments(operation.arguments, arguments)
-        said_at = headers.get("crossfade-request-time") if is_internal else None
-        return await self.service.perform(operation, workspace, checked, Call(_time_of(said_at)))
+        call = _call_of(headers, is_internal=is_internal)
+        return await self.service.workspaces.perform(operation, workspace, checked, call)
 
 
 def folded(headers: Headers) -> dict[str, str]:
@@ -123,6 +148,17 @@ def folded(headers: Headers) -> dict[str, str]:
     for name, value in headers.items():
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
     return fields
+
+
+def _call_of(headers: Mapping[str, str], *, is_internal: bool) -> Call:
+    key = headers.get("idempotency-key")
+    if not is_internal:
+        return Call(key=key)
+    is_relayed = headers.get("crossfade-copy", "").strip().lower() == _RELAY
+    expected = headers.get("crossfade-expect-head") if is_relayed else None
+    if expected is not None and not _COMMIT.fullmatch(expected):
+        raise ServiceError(Code.INVALID_ARGUMENT, "crossfade-expect-head names no commit")
+    return Call(_time_of(headers.get("crossfade-request-time")), key, is_relayed, expected)
 
 
 def _time_of(text: str | None) -> datetime | None:

@@ -34,6 +34,7 @@ class Code(StrEnum):
     LOCKS_UNAVAILABLE = "locks_unavailable"
     SANDBOX_UNAVAILABLE = "sandbox_unavailable"
     DEADLINE = "deadline"
+    LOCK_LOST = "lock_lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ MEANINGS: Final[Mapping[Code, Meaning]] = {
     Code.LOCKS_UNAVAILABLE: Meaning(503, retryable=True),
     Code.SANDBOX_UNAVAILABLE: Meaning(503, retryable=True),
     Code.DEADLINE: Meaning(504),
+    Code.LOCK_LOST: Meaning(409),
 }
 
 

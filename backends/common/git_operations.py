@@ -45,9 +45,15 @@ class Call:
 
     Attributes:
         at: Time of the request, where whoever sent it may say so; dates the commit.
+        key: Its `Idempotency-Key`.
+        is_relayed: The other side has done it already; what it did to a remote is not done again.
+        expected: The commit at which the other side was afterwards, where that is known.
     """
 
     at: datetime | None = None
+    key: str | None = None
+    is_relayed: bool = False
+    expected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +107,27 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
     try:
         done = await at.git("clone", *options, "--", remote.url, place, how=how)
         _check_remote(done)
+        if at.call.expected is not None:
+            await _bring(at, place, at.call.expected)
     except BaseException:
         await to_the_end(at.sandbox.discard_clone(place))
         raise
     await at.sandbox.settle_clone(place, arguments.url)
     return await at.head()
+
+
+async def _bring(at: _At, place: str, commit: str) -> None:
+    """Takes a fresh clone to the commit that the other side cloned: the remote may have moved on since."""
+    moved = await at.git("-C", place, "reset", "--quiet", "--hard", commit, how=How(is_outside=True))
+    if moved.code:
+        raise ServiceError(Code.DIVERGED, "the clone does not hold the commit that the other side has")
+    kept = await at.git(
+        "-C", place, "rev-parse", "--symbolic-full-name", "--verify", "--quiet", "@{upstream}",
+        how=How(is_outside=True, is_read=True),
+    )  # fmt: skip
+    tracking = kept.stdout.decode(errors="replace").strip()
+    if tracking:
+        _check(await at.git("-C", place, "update-ref", tracking, commit, how=How(is_outside=True)))
 
 
 async def _pull(at: _At, arguments: contract.Sync) -> Result:
@@ -119,7 +141,15 @@ async def _pull(at: _At, arguments: contract.Sync) -> Result:
         how=How(talk=Talk(remote, RemoteProgram.UPLOAD, arguments.token)),
     )  # fmt: skip
     _check_remote(fetched)
-    merged = await at.git("merge", "--ff-only", "--quiet", tracking)
+    target = tracking
+    if at.call.expected is not None:
+        # The remote may have moved on since the other side pulled.
+        target = at.call.expected
+        known = await at.git("rev-parse", "--verify", "--quiet", f"{target}^{{commit}}", how=_READ)
+        if known.code:
+            raise ServiceError(Code.DIVERGED, "the remote does not hold the commit that the other side has")
+        _check(await at.git("update-ref", tracking, target))
+    merged = await at.git("merge", "--ff-only", "--quiet", target)
     if merged.code:
         said = merged.stderr.decode(errors="replace")
         if "Not possible to fast-forward" in said or "Diverging branches" in said:
@@ -130,6 +160,8 @@ async def _pull(at: _At, arguments: contract.Sync) -> Result:
             raise ServiceError(Code.CONFLICT, "local changes would be overwritten; commit or reset them first")
         _check(merged)
     after = await at.head()
+    if at.call.expected is not None and after["head"] != at.call.expected:
+        raise ServiceError(Code.DIVERGED, "this side was ahead of the commit that the other side pulled")
     return {**after, "updated": after["head"] != before["head"]}
 
 
@@ -137,6 +169,8 @@ async def _push(at: _At, arguments: contract.Sync) -> Result:
     remote, name = await _named_remote(at, arguments)
     now = await at.head()
     branch = arguments.branch or _current(now)
+    if at.call.is_relayed:
+        return await _note_push(at, name, branch)
     update = f"refs/heads/{branch}:refs/heads/{branch}"
     done = await at.git(
         "push", "--porcelain", "--no-recurse-submodules", "--no-verify", "--", remote.url, update,
@@ -152,10 +186,24 @@ async def _push(at: _At, arguments: contract.Sync) -> Result:
         if "does not match any" in said:
             raise ServiceError(Code.NOT_FOUND, f"there is no branch {branch}")
         _check_remote(done)
-    shown = await at.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", how=_READ)
-    _check(shown)
-    head = shown.stdout.decode().strip()
+    head = await _commit_of(at, branch)
     return {"remote": name, "branch": branch, "head": head, "pushed": any(line[0] != "=" for line in lines)}
+
+
+async def _note_push(at: _At, remote: str, branch: str) -> Result:
+    """What is left to do of a push that the other side has done: the remote-tracking branch."""
+    head = await _commit_of(at, branch)
+    if at.call.expected is not None and head != at.call.expected:
+        raise ServiceError(Code.DIVERGED, f"branch {branch} is not at the commit that the other side pushed")
+    _check(await at.git("update-ref", f"refs/remotes/{remote}/{branch}", head))
+    return {"remote": remote, "branch": branch, "head": head, "pushed": True}
+
+
+async def _commit_of(at: _At, branch: str) -> str:
+    shown = await at.git("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}", how=_READ)
+    if shown.code:
+        raise ServiceError(Code.NOT_FOUND, f"there is no branch {branch}")
+    return shown.stdout.decode().strip()
 
 
 async def _named_remote(at: _At, arguments: contract.Sync) -> tuple[Remote, str]:
@@ -214,7 +262,10 @@ async def _commit(at: _At, arguments: contract.Commit) -> Result:
         if "unmerged files" in said:
             raise ServiceError(Code.CONFLICT, "some files are unmerged")
         _check(done)
-    return await at.head()
+    now = await at.head()
+    if at.call.expected is not None and now["head"] != at.call.expected:
+        raise ServiceError(Code.DIVERGED, "the commit differs from the one that the other side made")
+    return now
 
 
 async def _reset(at: _At, arguments: contract.Reset) -> Result:

@@ -321,6 +321,10 @@ class LocalSandbox:
             file.write(content)
         os.replace(temporary, "config", src_dir_fd=directory, dst_dir_fd=directory)
 
+    async def objects_directory(self) -> str:
+        """See `Sandbox.objects_directory`."""
+        return "" if self._current is None else str(self._box / self._current["tree"] / ".git" / "objects")
+
     async def remote_url(self) -> str:
         """See `Sandbox.remote_url`."""
         return self._clone()["url"]

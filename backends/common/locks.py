@@ -24,8 +24,24 @@ class WorkspaceLocks(Protocol):
         """Holds a workspace.
 
         Raises:
-            ServiceError: `workspace_busy`: another writer held it for too long.
+            ServiceError: `workspace_busy`: another writer held it for too long. `locks_unavailable`: nobody can say.
         """
+        ...
+
+    async def is_held(self, workspace: WorkspaceId) -> bool:
+        """Whether a writer holds a workspace now.
+
+        Raises:
+            ServiceError: `locks_unavailable`.
+        """
+        ...
+
+    async def why_not_ready(self) -> str | None:
+        """What keeps locks from being held, or None."""
+        ...
+
+    async def aclose(self) -> None:
+        """Lets go of what locks are made of."""
         ...
 
 
@@ -56,3 +72,15 @@ class LocalLocks:
             self._users[workspace] -= 1
             if not self._users[workspace]:
                 del self._users[workspace], self._locks[workspace]
+
+    async def is_held(self, workspace: WorkspaceId) -> bool:
+        """See `WorkspaceLocks.is_held`."""
+        lock = self._locks.get(workspace)
+        return lock is not None and lock.locked()
+
+    async def why_not_ready(self) -> str | None:
+        """Always ready."""
+        return None
+
+    async def aclose(self) -> None:
+        """Holds nothing."""

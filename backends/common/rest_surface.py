@@ -40,14 +40,8 @@ class Problem(JSONResponse):
 
 
 def rest_routes(dispatcher: Dispatcher) -> list[Route]:
-    """Routes of all operations, of the inventory and of health."""
+    """Routes of all operations and of health."""
     routes = [Route(op.route, _operation(dispatcher, op), methods=["POST"]) for op in OPERATIONS.values()]
-
-    async def inventory(request: Request) -> Response:
-        if not dispatcher.token.is_held_by(request.headers.get("crossfade-auth")):
-            return Problem(403, {"code": "forbidden", "message": "the inventory is internal", "retryable": False})
-        message = "the inventory is not available yet"
-        return Problem(501, {"code": "not_yet_available", "message": message, "retryable": False})
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok", "service": dispatcher.service.name})
@@ -58,8 +52,6 @@ def rest_routes(dispatcher: Dispatcher) -> list[Route]:
 
     return [
         *routes,
-        Route("/v1/workspaces", inventory, methods=["GET", "POST", "DELETE"]),
-        Route("/v1/workspaces/{rest:path}", inventory, methods=["GET", "POST", "DELETE"]),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
     ]

@@ -88,6 +88,10 @@ class Sandbox(Protocol):
         """Restores what must not change before a call of git: the repository's own configuration."""
         ...
 
+    async def objects_directory(self) -> str:
+        """Where the repository's objects lie, for a command that runs outside of it; empty where there is none."""
+        ...
+
     async def remote_url(self) -> str:
         """The URL that was cloned."""
         ...

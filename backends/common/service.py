@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
-from backends.common.contract import Arguments, Operation
-from backends.common.git_operations import Call
-from backends.common.workspace import WorkspaceId
+from backends.common.workspaces import Workspaces
 
 
-class GitService(Protocol):
-    """Performs operations on workspaces."""
+class GitService(ABC):
+    """Performs operations on workspaces.
 
-    @property
-    def name(self) -> str:
-        """Such as `approach1`."""
-        ...
+    Attributes:
+        name: Such as `approach1`.
+        workspaces: What it does with calls.
+    """
 
+    name: ClassVar[str]
+    workspaces: Workspaces
+
+    @abstractmethod
     async def start(self) -> None:
         """Gets ready to serve."""
-        ...
 
+    @abstractmethod
     async def aclose(self) -> None:
         """Lets go of everything."""
-        ...
 
+    @abstractmethod
     async def why_not_ready(self) -> str | None:
         """What keeps it from serving, or None."""
-        ...
-
-    async def perform(
-        self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call
-    ) -> dict[str, Any]:
-        """Performs an operation; returns its result as the contract has it.
-
-        Raises:
-            ServiceError: It failed.
-        """
-        ...

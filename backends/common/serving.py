@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from backends.common.authority import InternalToken
 from backends.common.dispatch import Dispatcher
 from backends.common.errors import ServiceError
+from backends.common.inventory_surface import inventory_routes
 from backends.common.local_provider import LocalProvider
 from backends.common.mcp_surface import mcp_app, refusing_route
 from backends.common.remotes import RemoteRules
@@ -143,7 +144,7 @@ def build_app(dispatcher: Dispatcher, allowed_hosts: list[str]) -> Starlette:
             yield
 
     return Starlette(
-        routes=[*rest_routes(dispatcher), refusing_route(), *mcp.routes],
+        routes=[*rest_routes(dispatcher), *inventory_routes(dispatcher), refusing_route(), *mcp.routes],
         exception_handlers={HTTPException: http_problem},
         lifespan=lifespan,
     )

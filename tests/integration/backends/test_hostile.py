@@ -402,10 +402,17 @@ AUTH = {"Crossfade-Auth": TOKEN}
 
 async def test_the_inventory_is_closed_without_the_internal_token(service: Service) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
-        for path in ("/v1/workspaces", "/v1/workspaces/a/b"):
+        for path, found in (
+            ("/v1/workspaces", 200),
+            ("/v1/workspaces/digest", 200),
+            ("/v1/workspaces/no/body", 404),
+            ("/v1/workspaces/no/body/export", 404),
+            ("/v1/workspaces/nothing", 404),
+        ):
             assert (await client.get(path)).status_code == 403
             assert (await client.get(path, headers={"Crossfade-Auth": "wrong"})).status_code == 403
-            assert (await client.get(path, headers=AUTH)).status_code == 501
+            assert (await client.get(path, headers=AUTH)).status_code == found
+        assert (await client.put("/v1/workspaces/no/body/import", content=b"")).status_code == 403
 
 
 @pytest.mark.parametrize("surface", ["rest", "mcp"])

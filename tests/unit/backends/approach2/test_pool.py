@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from backends.approach2.database import Database
+from backends.approach2.models import SandboxState
 from backends.approach2.pool import PoolSize, SandboxPoolManager
-from backends.approach2.table import SandboxState, SandboxTable
+from backends.approach2.table import SandboxTable
 from backends.common.errors import Code, ServiceError
 from backends.common.local_provider import LocalProvider
 from backends.common.workspace import WorkspaceId
@@ -28,10 +32,10 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def table(tmp_path: Path) -> AsyncIterator[SandboxTable]:
-    table = SandboxTable(f"sqlite+aiosqlite:///{tmp_path / 'table.db'}")
-    await table.start()
-    yield table
-    await table.aclose()
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'table.db'}")
+    await database.start()
+    yield SandboxTable(database)
+    await database.aclose()
 
 
 @pytest.fixture
@@ -119,7 +123,8 @@ async def test_a_table_that_cannot_be_written_leaves_no_sandbox_behind(
     pool: SandboxPoolManager, root: Path, tmp_path: Path
 ) -> None:
     before = sandboxes(root)
-    (tmp_path / "table.db").write_bytes(b"no database" * 1000)
+    with contextlib.closing(sqlite3.connect(tmp_path / "table.db")) as connection:
+        connection.execute("DROP TABLE git_sandboxes")
     for number in range(5):
         with pytest.raises(ServiceError) as caught:
             await pool.checkout(workspace(number))

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from backends.common.errors import MEANINGS, Code, ServiceError
 
-# contract.md, "The two services", codes; (r) = retryable.
+# contract.md, and `lock_lost`; "The two services", codes; (r) = retryable.
 CONTRACT = """
 invalid_argument workspace_required workspace_mismatch path_refused 400
 remote_refused remote_auth_failed copy_refused 403
 unknown_workspace not_found 404
-workspace_busy(r) conflict nothing_to_commit idempotency_in_progress(r) outcome_unknown diverged 409
+workspace_busy(r) conflict nothing_to_commit idempotency_in_progress(r) outcome_unknown diverged lock_lost 409
 too_large 413
 idempotency_mismatch git_failed 422
 rate_limited(r) 429

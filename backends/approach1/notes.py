@@ -1,0 +1,231 @@
+"""Notes about workspaces, a file for each: what was cloned, its version, the last keyed calls. Read once, at the start.
+
+    <data dir>/workspaces/<hash>.json
+
+A file is written whole under another name, synced and renamed; whatever interrupts that leaves the old or the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from backends.common.calls import CallId, Noted, now
+from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
+from backends.common.inventory import RangeDigest, Record, State
+from backends.common.workspace import WorkspaceId
+
+CALLS: Final = 200
+"""Keyed calls that are kept for a workspace."""
+_BYTES: Final = 4 << 20
+"""Size of a file from which the oldest calls go, however few there are."""
+
+_log = structlog.get_logger("crossfade.approach1")
+
+
+@dataclass
+class _Notes:
+    workspace: WorkspaceId
+    record: Record | None = None
+    calls: dict[str, Noted] = field(default_factory=dict)
+
+
+class FileNotes:
+    """Implements `CallStore` and `Inventory` for one instance."""
+
+    def __init__(self, directory: Path) -> None:
+        """Makes the directory.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        self._directory = directory
+        self._notes: dict[str, _Notes] = {}
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One thread: what is written later is on disk later.
+        self._thread = ThreadPoolExecutor(1, "notes")
+
+    async def start(self) -> None:
+        """Reads what earlier runs noted. A file that cannot be read is left alone and told of."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+
+    def close(self) -> None:
+        """Returns when everything is on disk."""
+        self._thread.shutdown()
+
+    # --- keyed calls -----------------------------------------------------------------------------------------------
+
+    async def find(self, call: CallId) -> Noted | None:
+        """See `CallStore.find`."""
+        notes = self._notes.get(call.workspace.digest)
+        noted = notes.calls.get(call.name) if notes is not None else None
+        return noted if noted is not None and noted.is_kept(now()) else None
+
+    async def begin(self, call: CallId) -> None:
+        """See `CallStore.begin`."""
+        notes = self._of(call.workspace)
+        notes.calls.pop(call.name, None)
+        notes.calls[call.name] = Noted(call.digest, now())
+        while len(notes.calls) > CALLS:
+            del notes.calls[next(iter(notes.calls))]
+        await self._write(notes)
+
+    async def answer(self, call: CallId, answer: dict[str, Any]) -> None:
+        """See `CallStore.answer`."""
+        notes = self._of(call.workspace)
+        noted = notes.calls.get(call.name) or Noted(call.digest, now())
+        notes.calls[call.name] = replace(noted, answer=answer)
+        await self._write(notes)
+
+    async def forget(self, call: CallId) -> None:
+        """See `CallStore.forget`."""
+        notes = self._of(call.workspace)
+        if notes.calls.pop(call.name, None) is not None:
+            await self._write(notes)
+
+    # --- inventory -------------------------------------------------------------------------------------------------
+
+    async def changed(self, workspace: WorkspaceId, repository: str) -> int:
+        """See `Inventory.changed`."""
+        notes = self._of(workspace)
+        version = notes.record.version + 1 if notes.record is not None else 1
+        notes.record = Record(workspace, repository, version, now())
+        await self._write(notes)
+        return version
+
+    async def surveyed(self, workspace: WorkspaceId, version: int, state: State) -> None:
+        """See `Inventory.surveyed`."""
+        notes = self._of(workspace)
+        if notes.record is not None and notes.record.version == version:
+            notes.record = replace(notes.record, state=state)
+            await self._write(notes)
+
+    async def get(self, workspace: WorkspaceId) -> Record | None:
+        """See `Inventory.get`."""
+        notes = self._notes.get(workspace.digest)
+        return notes.record if notes is not None else None
+
+    async def page(self, prefix: str, after: str, since: datetime | None, limit: int) -> list[Record]:
+        """See `Inventory.page`."""
+        chosen = sorted(
+            (record for record in self._records(prefix) if since is None or record.updated_at >= since),
+            key=lambda record: record.workspace.digest,
+        )
+        return [record for record in chosen if record.workspace.digest > after][:limit]
+
+    async def unsurveyed(self, prefix: str) -> list[Record]:
+        """See `Inventory.unsurveyed`."""
+        return [record for record in self._records(prefix) if record.state is None]
+
+    async def digests(self, prefix: str) -> list[RangeDigest]:
+        """See `Inventory.digests`."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, notes in self._notes.items():
+            if notes.record is not None and name.startswith(prefix):
+                below = name[: len(prefix) + 1]
+                count, total = found.get(below, (0, 0))
+                found[below] = (count + 1, (total + notes.record.fingerprint) % (1 << 128))
+        return [RangeDigest(below, count, total) for below, (count, total) in sorted(found.items())]
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _records(self, prefix: str) -> Iterable[Record]:
+        for name, notes in self._notes.items():
+            if notes.record is not None and name.startswith(prefix):
+                yield notes.record
+
+    def _of(self, workspace: WorkspaceId) -> _Notes:
+        return self._notes.setdefault(workspace.digest, _Notes(workspace))
+
+    async def _write(self, notes: _Notes) -> None:
+        content = _encode(notes)
+        path = self._directory / f"{notes.workspace.digest}.json"
+        try:
+            await to_the_end(asyncio.get_running_loop().run_in_executor(self._thread, _write_synced, path, content))
+        except OSError as exc:
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"the notes cannot be written: {exc.strerror}") from exc
+
+    def _load(self) -> None:
+        for path in self._directory.iterdir():
+            if path.suffix != ".json":
+                # Half of a file, of a run that was killed.
+                path.unlink(missing_ok=True)
+                continue
+            try:
+                notes = _decode(path.read_bytes())
+            except (OSError, ValueError, KeyError, TypeError) as exc:
+                _log.error("notes_unreadable", file=path.name, why=type(exc).__name__)
+                continue
+            if notes.record is None and not notes.calls:
+                # A clone that never succeeded, more than a day ago.
+                path.unlink(missing_ok=True)
+            else:
+                self._notes[notes.workspace.digest] = notes
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _encode(notes: _Notes) -> bytes:
+    calls = [
+        {"name": name, "digest": noted.digest, "at": noted.at.isoformat(), "answer": noted.answer}
+        for name, noted in notes.calls.items()
+    ]
+    texts = [json.dumps(call) for call in calls]
+    while len(texts) > 1 and sum(map(len, texts)) > _BYTES:
+        del texts[0]
+    workspace, record = notes.workspace, notes.record
+    head = {
+        "agent_id": workspace.agent_id,
+        "task_id": workspace.task_id,
+        "record": None if record is None else _encode_record(record),
+    }
+    return f'{json.dumps(head)[:-1]}, "calls": [{", ".join(texts)}]}}'.encode()
+
+
+def _encode_record(record: Record) -> dict[str, Any]:
+    state = record.state
+    return {
+        "repository": record.repository,
+        "version": record.version,
+        "updated_at": record.updated_at.isoformat(),
+        "state": None if state is None else [state.branch, state.head, state.digest],
+    }
+
+
+def _decode(content: bytes) -> _Notes:
+    read = json.loads(content)
+    workspace = WorkspaceId(read["agent_id"], read["task_id"])
+    record = None
+    if (said := read["record"]) is not None:
+        state = State(*said["state"]) if said["state"] is not None else None
+        at = datetime.fromisoformat(said["updated_at"])
+        record = Record(workspace, said["repository"], said["version"], at, state)
+    calls = {
+        call["name"]: Noted(call["digest"], datetime.fromisoformat(call["at"]), call["answer"])
+        for call in read["calls"]
+    }
+    present = now()
+    return _Notes(workspace, record, {name: noted for name, noted in calls.items() if noted.is_kept(present)})

@@ -1,0 +1,184 @@
+"""A workspace as one file, to be carried to the other side: a bundle with its branches, its index and its files.
+
+What is not committed goes as two commits that nobody else sees: one of the index, and one of the files on top of it. So
+git itself writes the files at the other end, with its own checks of paths and links; no configuration, no hook and
+nothing else of `.git` is carried.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from backends.common.errors import Code, ServiceError
+from backends.common.finishing import to_the_end
+from backends.common.git_command import How, Identity, script
+from backends.common.inventory import State
+from backends.common.remotes import RemoteRules, judge_remote
+from backends.common.sandbox import Finished, Sandbox
+from backends.common.survey import SURVEY, parse_survey
+
+BUNDLE_LIMIT_BYTES: Final = 256 << 20
+_LISTING_BYTES: Final = 64 << 20
+_AT: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Of the two commits: they shall be the same whenever they are made."""
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_BRANCH: Final = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\-][^\x00-\x20\x7f~^:?*\[\\]{0,254}")
+
+_EXPORT: Final = """
+export GIT_DIR=.git GIT_WORK_TREE=.
+second=.git/crossfade-index.$$
+bundle=.git/crossfade-bundle.$$
+trap 'rm -f "$second" "$second.lock" "$bundle" "$bundle.lock"; g update-ref -d refs/crossfade/state' EXIT
+if [ -f .git/index ]; then cp .git/index "$second"; fi
+index=$(g write-tree 2>/dev/null) || { echo unmerged >&2; exit 65; }
+GIT_INDEX_FILE="$second" g add --all
+files=$(GIT_INDEX_FILE="$second" g write-tree)
+head=
+if g rev-parse --verify --quiet HEAD >/dev/null; then head=HEAD; fi
+below=$(g commit-tree ${head:+-p "$head"} -m index "$index")
+g update-ref refs/crossfade/state "$(g commit-tree -p "$below" -m files "$files")"
+set -- "$@" refs/crossfade/state --branches --remotes
+g bundle create --quiet "$bundle" "$@" >&2
+cat "$bundle"
+"""
+
+_IMPORT: Final = """
+place=$1 repository=$2 branch=$3 head=$4 objects=$5
+export GIT_TEMPLATE_DIR=
+g init --quiet --initial-branch="${branch:-main}" "$place"
+if [ -n "$objects" ]; then cp -R "$objects/." "$place/.git/objects/"; fi
+cd "$place"
+export GIT_DIR=.git GIT_WORK_TREE=.
+cat >.git/crossfade-bundle
+g fetch --quiet --no-tags --update-head-ok .git/crossfade-bundle \\
+  '+refs/heads/*:refs/heads/*' '+refs/remotes/*:refs/remotes/*' '+refs/crossfade/state:refs/crossfade/state'
+rm .git/crossfade-bundle
+if [ -z "$branch" ]; then g update-ref --no-deref HEAD "$head"; fi
+g read-tree --reset -u refs/crossfade/state
+g read-tree 'refs/crossfade/state^'
+g update-ref -d refs/crossfade/state
+g config remote.origin.url "$repository"
+g config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a bundle is a bundle of.
+
+    Attributes:
+        repository: URL, without credentials.
+        state: What a survey finds at both ends.
+        version: At the end where it was made.
+    """
+
+    repository: str
+    state: State
+    version: int
+
+    def text(self) -> str:
+        """As a header's value."""
+        state = self.state
+        content = {
+            "repository": self.repository,
+            "branch": state.branch,
+            "head": state.head,
+            "digest": state.digest,
+            "version": self.version,
+        }
+        return json.dumps(content, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def parse(cls, text: str) -> Manifest:
+        """Reads a header's value.
+
+        Raises:
+            ServiceError: `invalid_argument`.
+        """
+        try:
+            content: dict[str, Any] = json.loads(text)
+            branch, head, digest = content["branch"], content["head"], content["digest"]
+            repository, version = content["repository"], content["version"]
+        except (ValueError, KeyError, TypeError) as exc:
+            raise _invalid("is not what an export says") from exc
+        if branch is not None and not (isinstance(branch, str) and _BRANCH.fullmatch(branch)):
+            raise _invalid("branch is no branch")
+        if head is not None and not (isinstance(head, str) and _COMMIT.fullmatch(head)):
+            raise _invalid("head is no commit")
+        if branch is None and head is None:
+            raise _invalid("names neither branch nor head")
+        if not isinstance(digest, str) or not isinstance(repository, str) or not isinstance(version, int):
+            raise _invalid("is not what an export says")
+        return cls(repository, State(branch, head, digest), version)
+
+
+async def export_bundle(sandbox: Sandbox, have: str | None) -> bytes:
+    """Makes the bundle of a workspace. Only under its lock.
+
+    Args:
+        sandbox: Holds the workspace.
+        have: A commit that the other end has already, with all before it.
+
+    Raises:
+        ServiceError: `conflict`: files are unmerged. `not_found`: it does not know that commit. `too_large`.
+    """
+    if have is not None and not _COMMIT.fullmatch(have):
+        raise ServiceError(Code.INVALID_ARGUMENT, "have names no commit")
+    await sandbox.prepare()
+    how = How(identity=Identity(at=_AT))
+    arguments = [f"^{have}"] if have else []
+    command = script(_EXPORT, *arguments, global_config=sandbox.global_config, how=how)
+    done = await sandbox.run(command, keep_bytes=BUNDLE_LIMIT_BYTES)
+    if done.truncated:
+        raise ServiceError(Code.TOO_LARGE, f"the workspace is larger than {BUNDLE_LIMIT_BYTES} bytes")
+    if done.code:
+        said = done.stderr.decode(errors="replace")
+        if "unmerged" in said:
+            raise ServiceError(Code.CONFLICT, "some files are unmerged")
+        if have is not None and ("bad object" in said or "bad revision" in said):
+            raise ServiceError(Code.NOT_FOUND, "the workspace does not know the commit in have")
+        raise ServiceError(Code.GIT_FAILED, "the workspace cannot be exported")
+    return done.stdout
+
+
+async def import_bundle(sandbox: Sandbox, bundle: bytes, manifest: Manifest, rules: RemoteRules) -> None:
+    """Puts a workspace in a sandbox, in place of what it holds. Only under its lock.
+
+    Raises:
+        ServiceError: `remote_refused`; `conflict`: commits are missing that the bundle builds on; `diverged`: what came
+            out is not what the manifest says.
+    """
+    await judge_remote(manifest.repository, rules)
+    place = f"clone-{secrets.token_hex(8)}"
+    state = manifest.state
+    objects = await sandbox.objects_directory()
+    text = f"{_IMPORT}{SURVEY}"
+    command = script(
+        text, place, manifest.repository, state.branch or "", state.head or "", objects,
+        global_config=sandbox.global_config, how=How(is_outside=True, stdin=bundle),
+    )  # fmt: skip
+    try:
+        done = await sandbox.run(command, keep_bytes=_LISTING_BYTES)
+        _check_unpacked(done, state)
+    except BaseException:
+        await to_the_end(sandbox.discard_clone(place))
+        raise
+    await sandbox.settle_clone(place, manifest.repository)
+
+
+def _check_unpacked(done: Finished, expected: State) -> None:
+    if done.code:
+        if "prerequisite" in done.stderr.decode(errors="replace"):
+            raise ServiceError(Code.CONFLICT, "commits are missing that the bundle builds on; export it whole")
+        raise ServiceError(Code.INVALID_ARGUMENT, "the bundle cannot be unpacked")
+    if parse_survey(done.stdout) != expected:
+        raise ServiceError(Code.DIVERGED, "the bundle does not hold what its manifest says")
+
+
+def _invalid(why: str) -> ServiceError:
+    return ServiceError(Code.INVALID_ARGUMENT, f"crossfade-workspace {why}")

@@ -1,0 +1,161 @@
+"""The inventory over HTTP, for holders of the internal token alone.
+
+GET /v1/workspaces?cursor=&limit=&updated_since=&prefix=    a page, in the order of hashes
+GET /v1/workspaces/digest?prefix=                           of a range, and of the 16 below it
+GET /v1/workspaces/{agent}/{task}                           one
+GET /v1/workspaces/{agent}/{task}/export?have=              a git bundle; Crossfade-Workspace says of what
+PUT /v1/workspaces/{agent}/{task}/import                    takes both; If-Match: "version" or If-None-Match: *
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from backends.common.carrying import BUNDLE_LIMIT_BYTES, Manifest
+from backends.common.dispatch import Dispatcher
+from backends.common.errors import Code, ServiceError
+from backends.common.inventory import PAGE, sum_of
+from backends.common.rest_surface import Problem
+from backends.common.workspace import WorkspaceId, workspace_of
+
+MANIFEST: Final = "Crossfade-Workspace"
+_PREFIX: Final = re.compile(r"[0-9a-f]{0,32}")
+_VERSION: Final = re.compile(r'"(\d{1,18})"')
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
+    """Its routes."""
+    workspaces = dispatcher.service.workspaces
+    inventory = workspaces.inventory
+
+    def closed(endpoint: Endpoint) -> Endpoint:
+        async def checked(request: Request) -> Response:
+            if not dispatcher.token.is_held_by(request.headers.get("crossfade-auth")):
+                return Problem(403, {"code": "forbidden", "message": "the inventory is internal", "retryable": False})
+            try:
+                return await dispatcher.within_deadline(endpoint(request))
+            except ServiceError as exc:
+                return Problem(exc.meaning.status, exc.content())
+
+        return checked
+
+    async def page(request: Request) -> Response:
+        limit = _limit(request.query_params.get("limit"))
+        since = _time(request.query_params.get("updated_since"))
+        cursor = _hex(request.query_params.get("cursor"), "cursor")
+        prefix = _hex(request.query_params.get("prefix"), "prefix")
+        found = await inventory.page(prefix, cursor, since, limit + 1)
+        rows = [(await workspaces.surveyed(record)).content() for record in found[:limit]]
+        following = found[limit - 1].workspace.digest if len(found) > limit else None
+        return JSONResponse({"workspaces": rows, "next_cursor": following})
+
+    async def digest(request: Request) -> Response:
+        prefix = _hex(request.query_params.get("prefix"), "prefix")
+        for record in await inventory.unsurveyed(prefix):
+            await workspaces.surveyed(record)
+        below = await inventory.digests(prefix)
+        children = [part.content() for part in below] if len(prefix) < _HASH_DIGITS else []
+        return JSONResponse({**sum_of(prefix, below).content(), "children": children})
+
+    async def one(request: Request) -> Response:
+        record = await inventory.get(_workspace(request))
+        if record is None:
+            raise ServiceError(Code.UNKNOWN_WORKSPACE, "there is no such workspace here")
+        return JSONResponse((await workspaces.surveyed(record)).content(), headers=_etag(record.version))
+
+    async def export(request: Request) -> Response:
+        bundle, manifest = await workspaces.export(_workspace(request), request.query_params.get("have"))
+        headers = {MANIFEST: manifest.text(), **_etag(manifest.version)}
+        return Response(bundle, media_type="application/x-git-bundle", headers=headers)
+
+    async def take(request: Request) -> Response:
+        workspace = _workspace(request)
+        manifest = Manifest.parse(request.headers.get(MANIFEST) or "")
+        expected = _expected(request)
+        record = await workspaces.take(workspace, await _body(request), manifest, expected)
+        return JSONResponse(record.content(), headers=_etag(record.version))
+
+    below = "/v1/workspaces/{agent}/{task}"
+    return [
+        Route("/v1/workspaces", closed(page), methods=["GET"]),
+        Route("/v1/workspaces/digest", closed(digest), methods=["GET"]),
+        Route(below, closed(one), methods=["GET"]),
+        Route(f"{below}/export", closed(export), methods=["GET"]),
+        Route(f"{below}/import", closed(take), methods=["PUT"]),
+        # What is not there is closed as well: nobody learns from here which workspaces exist.
+        Route("/v1/workspaces/{rest:path}", closed(_nothing), methods=["GET", "POST", "PUT", "DELETE"]),
+    ]
+
+
+_HASH_DIGITS: Final = 32
+
+
+async def _nothing(_: Request) -> Response:
+    raise ServiceError(Code.NOT_FOUND, "the inventory has no such resource")
+
+
+def _workspace(request: Request) -> WorkspaceId:
+    return workspace_of({}, {"agent_id": request.path_params["agent"], "task_id": request.path_params["task"]})
+
+
+def _etag(version: int) -> dict[str, str]:
+    return {"ETag": f'"{version}"'}
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= PAGE:
+        raise ServiceError(Code.INVALID_ARGUMENT, f"limit must be 1 to {PAGE}")
+    return int(text)
+
+
+def _hex(text: str | None, name: str) -> str:
+    if text is None:
+        return ""
+    if not _PREFIX.fullmatch(text):
+        raise ServiceError(Code.INVALID_ARGUMENT, f"{name} must be up to 32 hex digits, in lower case")
+    return text
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise ServiceError(Code.INVALID_ARGUMENT, "updated_since must be an RFC 3339 time")
+    return at
+
+
+def _expected(request: Request) -> int | None:
+    """The version that shall be replaced: 0 = none there yet, None = whatever is there."""
+    if request.headers.get("if-none-match") == "*":
+        return 0
+    text = request.headers.get("if-match")
+    if text is None or text == "*":
+        return None
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise ServiceError(Code.INVALID_ARGUMENT, "if-match must be a version in double quotes")
+    return int(match[1])
+
+
+async def _body(request: Request) -> bytes:
+    pieces = bytearray()
+    async for piece in request.stream():
+        pieces += piece
+        if len(pieces) > BUNDLE_LIMIT_BYTES:
+            raise ServiceError(Code.TOO_LARGE, f"the bundle is larger than {BUNDLE_LIMIT_BYTES} bytes")
+    return bytes(pieces)
