@@ -42,7 +42,7 @@ class Database:
                 password.
         """
         try:
-            self._engine: AsyncEngine = create_async_engine(_with_driver(url), pool_pre_ping=True)
+            self._engine: AsyncEngine = create_async_engine(with_driver(url), pool_pre_ping=True)
         except (SQLAlchemyError, ImportError) as exc:
             raise ValueError(f"CROSSFADE_DATABASE_URL cannot be used ({type(exc).__name__})") from None
         if self._engine.dialect.name == "sqlite":
@@ -140,7 +140,7 @@ def _config() -> Config:
     return config
 
 
-def _with_driver(url: str) -> str:
+def with_driver(url: str) -> str:
     """The URL as people write it, with the driver that is installed."""
     for scheme, full in (("postgresql://", "postgresql+asyncpg://"), ("postgres://", "postgresql+asyncpg://")):
         if url.startswith(scheme):

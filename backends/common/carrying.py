@@ -23,6 +23,8 @@ from backends.common.sandbox import Finished, Sandbox
 from backends.common.survey import SURVEY, parse_survey
 
 BUNDLE_LIMIT_BYTES: Final = 256 << 20
+_SHALLOW_COMMITS: Final = 200
+"""They travel in a header."""
 _LISTING_BYTES: Final = 64 << 20
 _AT: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Of the two commits: they shall be the same whenever they are made."""
@@ -44,18 +46,21 @@ below=$(g commit-tree ${head:+-p "$head"} -m index "$index")
 g update-ref refs/crossfade/state "$(g commit-tree -p "$below" -m files "$files")"
 set -- "$@" refs/crossfade/state --branches --remotes
 g bundle create --quiet "$bundle" "$@" >&2
+if [ -f .git/shallow ]; then cat .git/shallow; fi
+printf '\\0'
 cat "$bundle"
 """
 
 _IMPORT: Final = """
-place=$1 repository=$2 branch=$3 head=$4 objects=$5
+place=$1 repository=$2 branch=$3 head=$4 objects=$5 shallow=$6
 export GIT_TEMPLATE_DIR=
 g init --quiet --initial-branch="${branch:-main}" "$place"
 if [ -n "$objects" ]; then cp -R "$objects/." "$place/.git/objects/"; fi
 cd "$place"
 export GIT_DIR=.git GIT_WORK_TREE=.
+if [ -n "$shallow" ]; then printf '%s\\n' $shallow >.git/shallow; fi
 cat >.git/crossfade-bundle
-g fetch --quiet --no-tags --update-head-ok .git/crossfade-bundle \\
+GIT_ALLOW_PROTOCOL=file g fetch --quiet --no-tags --update-head-ok .git/crossfade-bundle \\
   '+refs/heads/*:refs/heads/*' '+refs/remotes/*:refs/remotes/*' '+refs/crossfade/state:refs/crossfade/state'
 rm .git/crossfade-bundle
 if [ -z "$branch" ]; then g update-ref --no-deref HEAD "$head"; fi
@@ -75,11 +80,13 @@ class Manifest:
         repository: URL, without credentials.
         state: What a survey finds at both ends.
         version: At the end where it was made.
+        shallow: Commits whose parents are missing: it was cloned with a depth.
     """
 
     repository: str
     state: State
     version: int
+    shallow: tuple[str, ...] = ()
 
     def text(self) -> str:
         """As a header's value."""
@@ -90,6 +97,7 @@ class Manifest:
             "head": state.head,
             "digest": state.digest,
             "version": self.version,
+            "shallow": list(self.shallow),
         }
         return json.dumps(content, separators=(",", ":"), sort_keys=True)
 
@@ -103,7 +111,7 @@ class Manifest:
         try:
             content: dict[str, Any] = json.loads(text)
             branch, head, digest = content["branch"], content["head"], content["digest"]
-            repository, version = content["repository"], content["version"]
+            repository, version, shallow = content["repository"], content["version"], content["shallow"]
         except (ValueError, KeyError, TypeError) as exc:
             raise _invalid("is not what an export says") from exc
         if branch is not None and not (isinstance(branch, str) and _BRANCH.fullmatch(branch)):
@@ -114,11 +122,13 @@ class Manifest:
             raise _invalid("names neither branch nor head")
         if not isinstance(digest, str) or not isinstance(repository, str) or not isinstance(version, int):
             raise _invalid("is not what an export says")
-        return cls(repository, State(branch, head, digest), version)
+        if not isinstance(shallow, list) or not all(isinstance(c, str) and _COMMIT.fullmatch(c) for c in shallow):
+            raise _invalid("shallow holds something else than commits")
+        return cls(repository, State(branch, head, digest), version, tuple(shallow))
 
 
-async def export_bundle(sandbox: Sandbox, have: str | None) -> bytes:
-    """Makes the bundle of a workspace. Only under its lock.
+async def export_bundle(sandbox: Sandbox, have: str | None) -> tuple[bytes, tuple[str, ...]]:
+    """Makes the bundle of a workspace; returns it with the commits at which it is shallow. Only under its lock.
 
     Args:
         sandbox: Holds the workspace.
@@ -143,7 +153,11 @@ async def export_bundle(sandbox: Sandbox, have: str | None) -> bytes:
         if have is not None and ("bad object" in said or "bad revision" in said):
             raise ServiceError(Code.NOT_FOUND, "the workspace does not know the commit in have")
         raise ServiceError(Code.GIT_FAILED, "the workspace cannot be exported")
-    return done.stdout
+    shallow, _, bundle = done.stdout.partition(b"\0")
+    commits = tuple(shallow.decode(errors="replace").split())
+    if len(commits) > _SHALLOW_COMMITS:
+        raise ServiceError(Code.TOO_LARGE, f"the clone is shallow at more than {_SHALLOW_COMMITS} commits")
+    return bundle, commits
 
 
 async def import_bundle(sandbox: Sandbox, bundle: bytes, manifest: Manifest, rules: RemoteRules) -> None:
@@ -159,7 +173,7 @@ async def import_bundle(sandbox: Sandbox, bundle: bytes, manifest: Manifest, rul
     objects = await sandbox.objects_directory()
     text = f"{_IMPORT}{SURVEY}"
     command = script(
-        text, place, manifest.repository, state.branch or "", state.head or "", objects,
+        text, place, manifest.repository, state.branch or "", state.head or "", objects, " ".join(manifest.shallow),
         global_config=sandbox.global_config, how=How(is_outside=True, stdin=bundle),
     )  # fmt: skip
     try:

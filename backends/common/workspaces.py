@@ -114,10 +114,11 @@ class Workspaces:
         async with self.locks.hold(workspace):
             sandbox = _with_repository(await self.sandboxes.find(workspace))
             state = await survey(sandbox)
-            bundle = await export_bundle(sandbox, have)
+            bundle, shallow = await export_bundle(sandbox, have)
             repository = without_credentials(await sandbox.remote_url())
             record = await self.inventory.get(workspace)
-            return bundle, Manifest(repository, state, record.version if record is not None else 0)
+            version = record.version if record is not None else 0
+            return bundle, Manifest(repository, state, version, shallow)
 
     async def take(self, workspace: WorkspaceId, bundle: bytes, manifest: Manifest, expected: int | None) -> Record:
         """Puts a bundle in place of what a workspace holds.
