@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+
+import structlog
 
 from backends.approach2.database import Database
+from backends.approach2.locks import RedisLocks
 from backends.approach2.pool import PoolSize, SandboxPoolManager
 from backends.approach2.service import GitSandboxService
 from backends.approach2.table import SandboxTable
-from backends.common.locks import LocalLocks
+from backends.common.locks import LocalLocks, WorkspaceLocks
 from backends.common.serving import Surroundings, serve
 
 
@@ -18,7 +22,17 @@ def build(around: Surroundings) -> GitSandboxService:
     url = os.environ.pop("CROSSFADE_DATABASE_URL", "") or f"sqlite+aiosqlite:///{around.data_dir / 'approach2.db'}"
     database = Database(url)
     pool = SandboxPoolManager(around.provider, SandboxTable(database), PoolSize.from_env(os.environ))
-    return GitSandboxService(around.provider, database, pool, LocalLocks(), around.rules)
+    return GitSandboxService(around.provider, database, pool, _locks(), around.rules)
+
+
+def _locks() -> WorkspaceLocks:
+    """Of Redis where one is named; in memory, for one instance alone, where none is."""
+    url = os.environ.pop("CROSSFADE_REDIS_URL", "")
+    file = os.environ.pop("CROSSFADE_REDIS_PASSWORD_FILE", "")
+    if not url:
+        structlog.get_logger("crossfade.approach2").warning("locks_in_memory", why="CROSSFADE_REDIS_URL is not set")
+        return LocalLocks()
+    return RedisLocks(url, Path(file).read_text().strip() if file else None)
 
 
 if __name__ == "__main__":

@@ -158,4 +158,4 @@ def _set_up_sqlite(connection: object, _: object) -> None:
 
 
 def _unavailable(exc: Exception) -> ServiceError:
-    return ServiceError(Code.SANDBOX_UNAVAILABLE, f"the table of sandboxes cannot be used ({type(exc).__name__})")
+    return ServiceError(Code.SANDBOX_UNAVAILABLE, f"the database cannot be used ({type(exc).__name__})")

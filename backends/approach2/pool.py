@@ -100,7 +100,8 @@ class SandboxPoolManager:
         Raises:
             ServiceError: `sandbox_unavailable`.
         """
-        for _ in range(_ATTEMPTS):
+        # Other instances may have given away what is warm here.
+        for _ in range(_ATTEMPTS + len(self._warm)):
             name = await self._take()
             self._is_full.clear()
             self._wanted.set()

@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,9 +28,11 @@ from typing import Final, TypeVar
 
 from backends.common.child import Limits, Program, converse, running
 from backends.common.errors import Code, ServiceError
+from backends.common.fencing import DIRECTORY, check_guard, guarded, passing
 from backends.common.finishing import to_the_end
 from backends.common.git_command import GLOBAL_CONFIG, Command
 from backends.common.local_remote import serving
+from backends.common.locks import Fence
 from backends.common.removal import remove_tree
 from backends.common.sandbox import Entry, Finished
 from backends.common.tree import Tree
@@ -37,6 +40,7 @@ from backends.common.users import UserClaims, range_here
 
 _NAME: Final = re.compile(r"[a-z0-9]{8,64}")
 _THREADS: Final = 16
+_ABANDONED_S: Final = 600.0
 _COMMANDS_AT_ONCE: Final = 16
 """In one sandbox. A git that reads a large index starts 20 threads, which count as processes of the sandbox's user."""
 
@@ -61,6 +65,21 @@ class _Means:
         return await to_the_end(asyncio.get_running_loop().run_in_executor(self.threads, work))
 
 
+@dataclass(eq=False)
+class _InsideNow:
+    """What is true of a sandbox now, however many hold it.
+
+    Attributes:
+        clone: The clone that is in place: its URL, its configuration, the name of its tree.
+        visitors: How many work in a tree, by its name.
+        turns: Bounds its commands.
+    """
+
+    clone: dict[str, str] | None = None
+    visitors: dict[str, int] = field(default_factory=dict)
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_COMMANDS_AT_ONCE))
+
+
 class LocalProvider:
     """Implements `SandboxProvider` below one directory."""
 
@@ -82,7 +101,8 @@ class LocalProvider:
             _own_directory(claims, 0o700)
             self._users = UserClaims(claims, range_here())
         for unfinished in root.glob(".*"):
-            remove_tree(unfinished)
+            if _is_abandoned(unfinished):
+                remove_tree(unfinished)
 
     async def create(self, name: str) -> LocalSandbox:
         """A fresh sandbox.
@@ -109,6 +129,7 @@ class LocalProvider:
         """
         known = self._sandboxes.get(name)
         if known is not None and known.is_there():
+            known.refresh()
             return known
         self._sandboxes.pop(name, None)
         if not _NAME.fullmatch(name):
@@ -178,7 +199,7 @@ class LocalProvider:
         home = self._root / name
         try:
             uid = json.loads((home / "meta" / "sandbox.json").read_text())["uid"]
-            sandbox = LocalSandbox(name, home, uid, self._means, _read_clone(home))
+            sandbox = LocalSandbox(name, home, uid, self._means, _InsideNow(_read_clone(home)))
             sandbox.tidy()
         except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
             return None
@@ -201,9 +222,18 @@ class LocalSandbox:
     _home: Path
     uid: int | None
     _means: _Means
-    _current: dict[str, str] | None = None
-    _visitors: dict[str, int] = field(default_factory=dict)
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_COMMANDS_AT_ONCE))
+    _inside_now: _InsideNow = field(default_factory=_InsideNow)
+    _fence: Fence = None
+
+    def fenced(self, fence: Fence) -> LocalSandbox:
+        """See `Sandbox.fenced`."""
+        return replace(self, _fence=fence)
+
+    def refresh(self) -> None:
+        """Looks whether another instance has cloned anew."""
+        clone = _read_clone(self._home)
+        if clone != self._inside_now.clone:
+            self._inside_now.clone = clone
 
     def is_there(self) -> bool:
         """Whether nobody removed it behind the service's back."""
@@ -221,7 +251,7 @@ class LocalSandbox:
     @property
     def has_repository(self) -> bool:
         """Whether something was cloned here."""
-        return self._current is not None
+        return self._inside_now.clone is not None
 
     @property
     def _box(self) -> Path:
@@ -229,9 +259,11 @@ class LocalSandbox:
 
     def tidy(self) -> None:
         """Removes what an earlier run of the service left half done."""
-        kept = {"home"} if self._current is None else {"home", self._current["tree"]}
+        kept = {"home", DIRECTORY}
+        if self._inside_now.clone is not None:
+            kept.add(self._inside_now.clone["tree"])
         for path in [*self._box.iterdir(), *self._home.glob("link-*")]:
-            if path.name not in kept:
+            if path.name not in kept and _is_abandoned(path):
                 remove_tree(path)
 
     # --- commands --------------------------------------------------------------------------------------------------
@@ -247,13 +279,26 @@ class LocalSandbox:
         Raises:
             ServiceError: `sandbox_unavailable`: the command could not be started.
         """
-        async with self._turns:
+        async with self._inside_now.turns:
             if command.is_outside:
                 return await self._run(command, self._box, keep_bytes)
             async with self._inside() as tree:
                 return await self._run(command, tree, keep_bytes)
 
+    async def _write(self, work: Callable[[], T]) -> T:
+        """Blocking work that changes something here, under the fence."""
+
+        def under_fence() -> T:
+            if self._fence is None:
+                return work()
+            with passing(self._box, self.uid, self._fence):
+                return work()
+
+        return await self._means.in_thread(under_fence)
+
     async def _run(self, command: Command, directory: Path, keep_bytes: int) -> Finished:
+        if self._fence is not None:
+            command = guarded(command, str(self._box / DIRECTORY), self._fence)
         async with serving(command, self._home, self.uid) as far:
             program = Program(
                 far.command.argv,
@@ -265,15 +310,15 @@ class LocalSandbox:
             )
             async with running(program, has_stdin=bool(command.stdin)) as process:
                 finished = await converse(process, command.stdin, keep_bytes)
-        return replace(finished, stderr=far.stderr + finished.stderr)
+        finished = replace(finished, stderr=far.stderr + finished.stderr)
+        return check_guard(finished) if self._fence is not None else finished
 
     # --- the repository --------------------------------------------------------------------------------------------
 
     async def settle_clone(self, name: str, remote_url: str) -> None:
         """See `Sandbox.settle_clone`."""
-        before = self._current
-        # In one go, without a thread that would go on after a cancellation.
-        self._current = self._settle_clone(name, remote_url)
+        before = self._inside_now.clone
+        self._inside_now.clone = await self._write(lambda: self._settle_clone(name, remote_url))
         if before is not None:
             await to_the_end(self._clear(before["tree"]))
 
@@ -323,16 +368,20 @@ class LocalSandbox:
 
     async def objects_directory(self) -> str:
         """See `Sandbox.objects_directory`."""
-        return "" if self._current is None else str(self._box / self._current["tree"] / ".git" / "objects")
+        return (
+            ""
+            if self._inside_now.clone is None
+            else str(self._box / self._inside_now.clone["tree"] / ".git" / "objects")
+        )
 
     async def remote_url(self) -> str:
         """See `Sandbox.remote_url`."""
         return self._clone()["url"]
 
     def _clone(self) -> dict[str, str]:
-        if self._current is None:
+        if self._inside_now.clone is None:
             raise ServiceError(Code.UNKNOWN_WORKSPACE, "nothing was cloned here; clone first")
-        return self._current
+        return self._inside_now.clone
 
     # --- files -----------------------------------------------------------------------------------------------------
 
@@ -344,12 +393,12 @@ class LocalSandbox:
     async def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
         async with self._inside() as tree:
-            await self._means.in_thread(lambda: self._files(tree).write(path, content))
+            await self._write(lambda: self._files(tree).write(path, content))
 
     async def delete_file(self, path: str) -> None:
         """See `Sandbox.delete_file`."""
         async with self._inside() as tree:
-            await self._means.in_thread(lambda: self._files(tree).delete(path))
+            await self._write(lambda: self._files(tree).delete(path))
 
     async def list_directory(self, path: str) -> list[Entry]:
         """See `Sandbox.list_directory`."""
@@ -362,22 +411,30 @@ class LocalSandbox:
     async def _inside(self) -> AsyncIterator[Path]:
         """The repository as it is now. A clone that takes its place meanwhile leaves it where it is until the end."""
         name = self._clone()["tree"]
-        self._visitors[name] = self._visitors.get(name, 0) + 1
+        self._inside_now.visitors[name] = self._inside_now.visitors.get(name, 0) + 1
         try:
             yield self._box / name
         finally:
-            self._visitors[name] -= 1
-            if not self._visitors[name]:
-                del self._visitors[name]
+            self._inside_now.visitors[name] -= 1
+            if not self._inside_now.visitors[name]:
+                del self._inside_now.visitors[name]
                 if name != self._clone()["tree"]:
                     await to_the_end(self._clear(name))
 
     async def _clear(self, name: str) -> None:
-        if name not in self._visitors:
+        if name not in self._inside_now.visitors:
             await self._means.in_thread(lambda: remove_tree(self._box / name))
 
     def _files(self, tree: Path) -> Tree:
         return Tree(tree, self.uid, self._home / "meta")
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether whoever made it is gone: another instance may be at work on it, and nothing takes that long."""
+    try:
+        return time.time() - path.lstat().st_ctime > _ABANDONED_S
+    except FileNotFoundError:
+        return False
 
 
 def _read_clone(home: Path) -> dict[str, str] | None:

@@ -1,7 +1,6 @@
 """One writer at a time in a workspace.
 
-In memory here, which is right for one instance. The lock in Redis, with fencing, takes the same protocol's place when
-approach 2 runs several instances.
+In memory here, which is right for one instance; `approach2.locks` does it in Redis for any number of them.
 """
 
 from __future__ import annotations
@@ -16,11 +15,14 @@ from backends.common.workspace import WorkspaceId
 
 WAIT_S: Final = 5.0
 
+Fence = int | None
+"""Number of a hold: of two of one workspace the later has the greater. None where there is but one instance."""
+
 
 class WorkspaceLocks(Protocol):
     """Serialises writers by workspace."""
 
-    def hold(self, workspace: WorkspaceId) -> AbstractAsyncContextManager[None]:
+    def hold(self, workspace: WorkspaceId) -> AbstractAsyncContextManager[Fence]:
         """Holds a workspace.
 
         Raises:
@@ -54,7 +56,7 @@ class LocalLocks:
         self._users: dict[WorkspaceId, int] = {}
 
     @asynccontextmanager
-    async def hold(self, workspace: WorkspaceId) -> AsyncIterator[None]:
+    async def hold(self, workspace: WorkspaceId) -> AsyncIterator[Fence]:
         """See `WorkspaceLocks.hold`."""
         lock = self._locks.setdefault(workspace, asyncio.Lock())
         self._users[workspace] = self._users.get(workspace, 0) + 1
@@ -63,9 +65,9 @@ class LocalLocks:
                 async with asyncio.timeout(self._wait_s):
                     await lock.acquire()
             except TimeoutError as exc:
-                raise ServiceError(Code.WORKSPACE_BUSY, "another operation changes the workspace; try again") from exc
+                raise busy() from exc
             try:
-                yield
+                yield None
             finally:
                 lock.release()
         finally:
@@ -84,3 +86,8 @@ class LocalLocks:
 
     async def aclose(self) -> None:
         """Holds nothing."""
+
+
+def busy() -> ServiceError:
+    """Another writer held the workspace for too long."""
+    return ServiceError(Code.WORKSPACE_BUSY, "another operation changes the workspace; try again")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backends.common.git_command import Command
+from backends.common.locks import Fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class Sandbox(Protocol):
     @property
     def name(self) -> str:
         """Names it towards its provider."""
+        ...
+
+    def fenced(self, fence: Fence) -> Sandbox:
+        """The same sandbox for one hold of its workspace: what it changes, it changes under the fence (`fencing`)."""
         ...
 
     async def is_healthy(self) -> bool:

@@ -19,7 +19,7 @@ from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
 from backends.common.git_operations import Call, perform
 from backends.common.inventory import Inventory, Record, without_credentials
-from backends.common.locks import WorkspaceLocks
+from backends.common.locks import Fence, WorkspaceLocks
 from backends.common.remotes import RemoteRules
 from backends.common.sandbox import Sandbox
 from backends.common.survey import survey
@@ -92,10 +92,10 @@ class Workspaces:
             noted = await self._calls.find(keyed)
             if noted is not None:
                 return replay(keyed, noted, is_running=await self.locks.is_held(workspace))
-        async with self.locks.hold(workspace):
+        async with self.locks.hold(workspace) as fence:
             if keyed is None:
-                return await self._write(operation, workspace, arguments, call)
-            return await self._once(keyed, lambda: self._write(operation, workspace, arguments, call))
+                return await self._write(operation, workspace, arguments, call, fence)
+            return await self._once(keyed, lambda: self._write(operation, workspace, arguments, call, fence))
 
     async def surveyed(self, record: Record) -> Record:
         """A record with its state, where that can be found out."""
@@ -111,10 +111,10 @@ class Workspaces:
         Raises:
             ServiceError: As `carrying.export_bundle`.
         """
-        async with self.locks.hold(workspace):
+        async with self.locks.hold(workspace) as fence:
             sandbox = _with_repository(await self.sandboxes.find(workspace))
             state = await survey(sandbox)
-            bundle, shallow = await export_bundle(sandbox, have)
+            bundle, shallow = await export_bundle(sandbox.fenced(fence), have)
             repository = without_credentials(await sandbox.remote_url())
             record = await self.inventory.get(workspace)
             version = record.version if record is not None else 0
@@ -132,13 +132,13 @@ class Workspaces:
         Raises:
             ServiceError: `conflict`: another version is there. Else as `carrying.import_bundle`.
         """
-        async with self.locks.hold(workspace):
+        async with self.locks.hold(workspace) as fence:
             before = await self.inventory.get(workspace)
             if expected is not None and expected != (before.version if before is not None else 0):
                 raise ServiceError(Code.CONFLICT, "the workspace has another version")
             sandbox = await self.sandboxes.find(workspace) or await self.sandboxes.obtain(workspace)
             try:
-                await import_bundle(sandbox, bundle, manifest, self.rules)
+                await import_bundle(sandbox.fenced(fence), bundle, manifest, self.rules)
             except BaseException:
                 if not sandbox.has_repository:
                     await to_the_end(self.sandboxes.abandon(sandbox))
@@ -181,14 +181,16 @@ class Workspaces:
         sandbox = await self.sandboxes.find(workspace)
         return await perform(operation.name, _with_repository(sandbox), arguments, call, self.rules)
 
-    async def _write(self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call) -> Result:
+    async def _write(
+        self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call, fence: Fence
+    ) -> Result:
         sandbox = await self.sandboxes.find(workspace)
         if operation.name == CLONE:
             sandbox = sandbox or await self.sandboxes.obtain(workspace)
         else:
             sandbox = _with_repository(sandbox)
         try:
-            return await perform(operation.name, sandbox, arguments, call, self.rules)
+            return await perform(operation.name, sandbox.fenced(fence), arguments, call, self.rules)
         finally:
             await to_the_end(self._after(workspace, sandbox))
 

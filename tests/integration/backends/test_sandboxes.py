@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from backends.common.removal import remove_tree
 from tests.integration.backends.test_processes import names_in
 from tests.support.services import (
     SERVICES,
+    TOKEN,
     Agent,
     Service,
     Start,
@@ -92,6 +95,11 @@ async def test_a_workspace_starts_afresh_when_its_sandbox_is_gone(
         assert (await agent.call("git.status")).content["clean"]
 
 
+async def has_been_surveyed(service: Service) -> None:
+    async with httpx.AsyncClient(base_url=service.url, headers={"Crossfade-Auth": TOKEN}) as client:
+        assert (await client.get("/v1/workspaces")).status_code == 200
+
+
 @both
 async def test_a_repository_that_is_damaged_is_said_and_can_be_cloned_again(
     name: str, tmp_path: Path, home: Path, bare: Path
@@ -102,6 +110,7 @@ async def test_a_repository_that_is_damaged_is_said_and_can_be_cloned_again(
     ):
         for part in (".git", "."):
             await agent.call("git.clone", url=str(bare))
+            await has_been_surveyed(service)
             await asyncio.to_thread(remove_tree, (await tree_of(service, agent)) / part)
             answer = await agent.call("git.status")
             assert (answer.code, answer.content["message"]) == ("internal", "the repository is damaged; clone it again")
@@ -134,6 +143,12 @@ async def test_a_sandbox_that_cannot_be_read_is_not_taken_for_gone(
         assert (await agent.call("git.status")).content["untracked"] == ["mine.txt"]
 
 
+def rename_tables(database: Path, before: str, after: str) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        for table in ("git_sandboxes", "alembic_version"):
+            connection.execute(f"ALTER TABLE {before.format(table)} RENAME TO {after.format(table)}")
+
+
 @only_with_a_database
 async def test_a_service_without_its_database_is_not_ready(name: str, tmp_path: Path, home: Path, bare: Path) -> None:
     database = tmp_path / "data" / "approach2.db"
@@ -143,14 +158,13 @@ async def test_a_service_without_its_database_is_not_ready(name: str, tmp_path: 
         httpx.AsyncClient(base_url=service.url) as client,
     ):
         await agent.call("git.clone", url=str(bare))
-        content = database.read_bytes()
-        database.write_bytes(b"no database" * 1000)
+        rename_tables(database, "{}", "hidden_{}")
         answer = await agent.call("git.status")
         assert (answer.code, answer.content["retryable"]) == ("sandbox_unavailable", True)
         ready = await client.get("/readyz")
         assert (ready.status_code, ready.json()["status"]) == (503, "waiting")
         assert (await client.get("/healthz")).status_code == 200
-        database.write_bytes(content)
+        rename_tables(database, "hidden_{}", "{}")
 
         async def is_ready() -> bool:
             return (await client.get("/readyz")).status_code == 200
