@@ -23,5 +23,8 @@ USER crossfade
 WORKDIR /var/lib/crossfade
 VOLUME /var/lib/crossfade
 EXPOSE 8080 8081 8082
+# Of the gateway and of `up`; the other roles answer /healthz on the port that they are given.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD \
+  python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:8082/healthz', timeout=2)"
 ENTRYPOINT ["crossfade"]
 CMD ["up", "--host", "0.0.0.0"]

@@ -12,6 +12,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 class SandboxState(StrEnum):
     """What a sandbox is there for."""
 
+    CREATING = "creating"
+    """Noted before it is made, so that no instance takes it for a leak of another."""
     WARM = "warm"
     """Empty, waiting for a workspace."""
     ASSIGNED = "assigned"

@@ -8,6 +8,7 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -21,6 +22,7 @@ from backends.common.workspace import WorkspaceId
 
 _REFILL_PAUSE_S: Final = 1.0
 _ATTEMPTS: Final = 5
+_LONGEST_CREATION: Final = timedelta(minutes=10)
 MINIMUM: Final = 3
 """Fewer would make the pool pointless."""
 MOST: Final = 10_000
@@ -78,8 +80,12 @@ class SandboxPoolManager:
         Raises:
             ServiceError: `sandbox_unavailable`.
         """
+        for name in await self._table.never_made(_LONGEST_CREATION):
+            await self._drop(name)
+        # In this order: what is made meanwhile by another instance is noted before it is there.
+        there = await self._provider.names()
         known = set(await self._table.names())
-        for name in await self._provider.names():
+        for name in there:
             if name not in known:
                 await self._remove_unknown(name)
         for name in await self._table.named(SandboxState.WARM):
@@ -182,8 +188,9 @@ class SandboxPoolManager:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, "there are as many sandboxes as there may be")
         name = secrets.token_hex(16)
         try:
+            await self._table.add(name)
             await self._provider.create(name)
-            await self._table.add_warm(name)
+            await self._table.made(name)
         except BaseException:
             # Nobody would ever use it, and each attempt would leave one.
             with contextlib.suppress(ServiceError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, delete, func, insert, select, update
@@ -44,10 +44,22 @@ class SandboxTable:
         """Names of all sandboxes."""
         return list(await self._database.ask(lambda session: session.scalars(select(GitSandbox.name))))
 
-    async def add_warm(self, name: str) -> None:
-        """Notes a fresh sandbox."""
-        row = {"name": name, "state": SandboxState.WARM.value, "created_at": utc(now())}
+    async def add(self, name: str) -> None:
+        """Notes a sandbox that is going to be made."""
+        row = {"name": name, "state": SandboxState.CREATING.value, "created_at": utc(now())}
         await self._database.ask(lambda session: session.execute(insert(GitSandbox).values(row)))
+
+    async def made(self, name: str) -> None:
+        """It is there and waits for a workspace."""
+        change = update(GitSandbox).where(GitSandbox.name == name).values(state=SandboxState.WARM.value)
+        await self._database.ask(lambda session: session.execute(change))
+
+    async def never_made(self, longest: timedelta) -> list[str]:
+        """Names of sandboxes that were to be made longer ago than it takes."""
+        query = select(GitSandbox.name).where(
+            GitSandbox.state == SandboxState.CREATING.value, GitSandbox.created_at < utc(now() - longest)
+        )
+        return list(await self._database.ask(lambda session: session.scalars(query)))
 
     async def assign(self, name: str, workspace: WorkspaceId) -> bool:
         """Gives a warm sandbox to a workspace; False when it was given away, or the workspace has one."""

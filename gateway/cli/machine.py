@@ -38,6 +38,7 @@ _LOOPBACK: Final = "127.0.0.1"
 _START_LIMIT_S: Final = 60.0
 _STOP_MARGIN_S: Final = 5.0
 _BACKLOG: Final = 1024
+_LOCKING_SERVICE: Final = "approach2"
 _SERVICE_UMASK: Final = 0o022
 _SECRETS_IN_ENVIRONMENT: Final = frozenset(
     {"CROSSFADE_INTERNAL_TOKEN", "CROSSFADE_FORCE_SECRET", "CROSSFADE_REDIS_URL", "REDISCLI_AUTH"}
@@ -202,11 +203,16 @@ class _Builder:
     def _service_parts(self, parts: Parts) -> list[PartSpec]:
         token_file = {"CROSSFADE_INTERNAL_TOKEN_FILE": parts.internal_token_file} if parts.internal_token_file else {}
         env = {**self._child_env(), **token_file}
+        # Approach 2 locks workspaces there.
+        redis = {"CROSSFADE_REDIS_URL": parts.redis_url}
+        if parts.redis_password_file:
+            redis["CROSSFADE_REDIS_PASSWORD_FILE"] = parts.redis_password_file
         return [
             PartSpec(
                 name,
                 (*_python(f"backends.{name}"), "--fd", SOCKET_FD, "--data-dir", str(self.data_dir.subdirectory(name))),
-                env,
+                {**env, **redis} if name == _LOCKING_SERVICE else env,
+                needs=("redis",) if self.redis and name == _LOCKING_SERVICE else (),
                 sock=sock,
                 probe=http_probe(sock),
                 # Services run commands as other users, who must be able to read what is made for them.

@@ -30,7 +30,8 @@ def call(key: str = "one", digest: str = "x") -> CallId:
 
 
 async def serving(table: SandboxTable, workspace: WorkspaceId, name: str = "warm0001") -> None:
-    await table.add_warm(name)
+    await table.add(name)
+    await table.made(name)
     assert await table.assign(name, workspace)
 
 
