@@ -46,7 +46,8 @@ class _ByName:
 
     async def obtain(self, workspace: WorkspaceId) -> Sandbox:
         """See `Sandboxes.obtain`."""
-        return await self._provider.create(workspace.digest)
+        labels = {"agent": workspace.agent_id, "task": workspace.task_id}
+        return await self._provider.create(workspace.digest, labels)
 
     async def abandon(self, sandbox: Sandbox) -> None:
         """See `Sandboxes.abandon`."""

@@ -20,7 +20,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +104,7 @@ class LocalProvider:
             if _is_abandoned(unfinished):
                 remove_tree(unfinished)
 
-    async def create(self, name: str) -> LocalSandbox:
+    async def create(self, name: str, labels: Mapping[str, str] | None = None) -> LocalSandbox:  # noqa: ARG002 - no list here
         """A fresh sandbox.
 
         Raises:

@@ -1,10 +1,11 @@
 """What a sandbox is, whoever provides it: a place where one workspace's commands run and its files lie.
 
-Providers: `local_provider` (a directory and child processes of this machine). The e2b provider has its place beside it.
+Providers: `local_provider` (a directory and child processes of this machine), `e2b_provider` (the sandbox cloud).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -121,8 +122,13 @@ class Sandbox(Protocol):
 class SandboxProvider(Protocol):
     """Makes sandboxes and finds them again."""
 
-    async def create(self, name: str) -> Sandbox:
-        """A fresh sandbox."""
+    async def create(self, name: str, labels: Mapping[str, str] | None = None) -> Sandbox:
+        """A fresh sandbox.
+
+        Args:
+            name: By which it is found again.
+            labels: For whoever looks at the provider's own list, where it has one.
+        """
         ...
 
     async def find(self, name: str) -> Sandbox | None:

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,24 +86,31 @@ def serve(name: str, build: Callable[[Surroundings], GitService]) -> int:
     return asyncio.run(_run(Dispatcher(service, token, longest_s), sock, os.environ))
 
 
-def surroundings(name: str, data_dir: Path, env: Mapping[str, str]) -> Surroundings:
+def surroundings(name: str, data_dir: Path, env: MutableMapping[str, str]) -> Surroundings:
     """Reads the surroundings of a service from its environment.
 
     Raises:
         ValueError: Something that is asked for does not exist.
         OSError: A directory cannot be used.
     """
-    kind = env.get("CROSSFADE_SANDBOX_PROVIDER") or "local"
-    if kind == "e2b":
-        raise ValueError("CROSSFADE_SANDBOX_PROVIDER=e2b is not available yet; leave it out, or say local")
-    if kind != "local":
-        raise ValueError(f"CROSSFADE_SANDBOX_PROVIDER={kind} is none of local, e2b")
     data_dir = data_dir.absolute()
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     rules = RemoteRules.from_text(
         env.get("CROSSFADE_ALLOWED_LOCAL_REMOTES", ""), env.get("CROSSFADE_ALLOWED_REMOTES", "")
     )
-    return Surroundings(data_dir, LocalProvider(sandbox_root(name, data_dir, env)), rules)
+    return Surroundings(data_dir, _provider(name, data_dir, env), rules)
+
+
+def _provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> SandboxProvider:
+    kind = env.get("CROSSFADE_SANDBOX_PROVIDER") or "local"
+    if kind == "local":
+        return LocalProvider(sandbox_root(name, data_dir, env))
+    if kind == "e2b":
+        # Here, not above: the SDK takes half a second to load.
+        from backends.common.e2b_settings import e2b_provider
+
+        return e2b_provider(name, data_dir, env)
+    raise ValueError(f"CROSSFADE_SANDBOX_PROVIDER={kind} is none of local, e2b")
 
 
 def sandbox_root(name: str, data_dir: Path, env: Mapping[str, str]) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.fake_e2b import FakeE2B, running_fake_e2b
 from tests.support.services import (
     SERVICES,
     SURFACES,
@@ -40,6 +41,27 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ser
         finally:
             for service in running.values():
                 end(service)
+
+
+@pytest.fixture(scope="session")
+def e2b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeE2B]:
+    """An E2B-compatible server."""
+    with running_fake_e2b(tmp_path_factory.mktemp("e2b")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def services_on_e2b(tmp_path_factory: pytest.TempPathFactory, e2b: FakeE2B) -> Iterator[dict[str, Service]]:
+    """Both services with sandboxes of that server, by name."""
+    start = Start(env=e2b.env, local_remotes=[tmp_path_factory.getbasetemp()])
+    running = {name: launch(name, tmp_path_factory.mktemp(f"{name}-e2b"), e2b.root, start) for name in SERVICES}
+    try:
+        for service in running.values():
+            asyncio.run(wait_ready(service))
+        yield running
+    finally:
+        for service in running.values():
+            end(service)
 
 
 @pytest.fixture(params=SERVICES)

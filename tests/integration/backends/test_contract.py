@@ -12,7 +12,15 @@ import pytest
 from mcp import Client
 
 from backends.common.contract import OPERATIONS
-from tests.support.services import Agent, Service, Workspace, agent_on, bare_repository, git, publish
+from tests.support.services import SERVICES, Agent, Service, Workspace, agent_on, bare_repository, git, publish
+
+
+@pytest.fixture(params=[*SERVICES, *(f"{name}/e2b" for name in SERVICES)])
+def service(request: pytest.FixtureRequest) -> Service:
+    """Each service with each provider of sandboxes."""
+    name, _, provider = request.param.partition("/")
+    running: dict[str, Service] = request.getfixturevalue("services_on_e2b" if provider else "services")
+    return running[name]
 
 
 async def ok(agent: Agent, operation: str, **arguments: Any) -> dict[str, Any]:

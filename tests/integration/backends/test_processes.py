@@ -382,12 +382,12 @@ async def test_a_command_inherits_nothing_of_the_service(
 # --- the process itself --------------------------------------------------------------------------------------------
 
 
-async def test_the_e2b_provider_says_that_it_is_not_there_yet(name: str, tmp_path: Path) -> None:
+async def test_the_e2b_provider_without_a_key_says_so(name: str, tmp_path: Path) -> None:
     env = {**os.environ, "CROSSFADE_SANDBOX_PROVIDER": "e2b"}
     command = [sys.executable, "-m", f"backends.{name}", "--port", "0", "--data-dir", str(tmp_path / "d")]
     done = await asyncio.to_thread(subprocess.run, command, env=env, capture_output=True, check=False)
     assert done.returncode == 1
-    assert b"not available yet" in done.stderr
+    assert b"needs E2B_API_KEY" in done.stderr
 
 
 async def test_a_busy_port_is_said_and_ends_it(name: str, tmp_path: Path, home: Path) -> None:

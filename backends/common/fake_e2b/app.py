@@ -1,0 +1,26 @@
+"""Both planes as one application."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from backends.common.fake_e2b.control_plane import control_routes
+from backends.common.fake_e2b.envd_plane import envd_routes
+from backends.common.fake_e2b.machines import Cloud
+
+
+def fake_e2b_app(cloud: Cloud, api_key: str | None = None) -> Starlette:
+    """An E2B-compatible server for this machine: commands run here, without isolation."""
+
+    async def troubles(request: Request) -> Response:
+        for name, value in (await request.json()).items():
+            if not hasattr(cloud.troubles, name):
+                return JSONResponse({"code": 400, "message": f"there is no trouble {name}"}, status_code=400)
+            setattr(cloud.troubles, name, value)
+        return Response(status_code=204)
+
+    own = Route("/troubles", troubles, methods=["PUT"])
+    return Starlette(routes=[*control_routes(cloud, api_key), *envd_routes(cloud), own])
