@@ -20,6 +20,7 @@ import shlex
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from secrets import token_hex
 from typing import Any, Final
 
@@ -298,6 +299,10 @@ class E2BSandbox:
             # The cloud goes on with what nobody waits for: whoever gets the workspace next must not meet it.
             await to_the_end(self._end(number, running))
             raise
+        except ServiceError:
+            # Whether it is there at all is asked before the next operation.
+            self._known.prolonged_at = -inf
+            raise
         return self._finished(said)
 
     async def _say(self, command: Command, place: str, keep_bytes: int, number: str) -> str:
@@ -438,7 +443,7 @@ def _patiently() -> AsyncRetrying:
     """Attempts at a cloud that is busy; the SDK itself has waited as long as Retry-After says before each."""
     return AsyncRetrying(
         retry=retry_if_exception_type(_BUSY),
-        wait=wait_exponential_jitter(initial=0.5, max=5),
+        wait=wait_exponential_jitter(multiplier=0.5, max=5),
         stop=stop_after_delay(_BUSY_S),
         reraise=True,
     )

@@ -41,8 +41,8 @@ cat "$base/meta/url" 2>/dev/null | base64 | tr -d '\\n'; echo
 KILL: Final = """
 if [ -f "$HOME/crossfade/run/$1" ]; then
   group=$(cat "$HOME/crossfade/run/$1")
-  kill -9 -- "-$group" 2>/dev/null
-  while kill -0 -- "-$group" 2>/dev/null; do sleep 0.02; done
+  kill -9 "-$group" 2>/dev/null
+  while kill -0 "-$group" 2>/dev/null; do sleep 0.02; done
   rm -f "$HOME/crossfade/run/$1"
 fi
 """

@@ -1,0 +1,252 @@
+"""The E2B provider and the unmodified SDK against an E2B-compatible server: the troubles of a cloud."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.common.e2b_provider import E2BProvider, E2BSettings
+from backends.common.errors import Code, ServiceError
+from backends.common.git_command import Command
+from tests.integration.backends.test_contract import ok
+from tests.support.fake_e2b import KEY, FakeE2B, running_fake_e2b
+from tests.support.services import (
+    SERVICES,
+    Service,
+    Start,
+    Workspace,
+    agent_on,
+    bare_repository,
+    git,
+    started_service,
+)
+from tests.support.waiting import until_async
+
+SLOW_S = 1.0
+TOKEN = "ghp_canary0123456789"
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[FakeE2B]:
+    """A server of this test alone."""
+    with running_fake_e2b(tmp_path / "e2b") as server:
+        yield server
+
+
+@pytest.fixture
+def provider(cloud: FakeE2B) -> E2BProvider:
+    return E2BProvider(settings(cloud))
+
+
+def settings(cloud: FakeE2B, **more: Any) -> E2BSettings:
+    return E2BSettings("tests-one", KEY, api_url=cloud.url, sandbox_url=cloud.url, **more)
+
+
+@asynccontextmanager
+async def served(name: str, cloud: FakeE2B, tmp_path: Path, **more: str) -> AsyncIterator[Service]:
+    start = Start(env={**cloud.env, **more}, local_remotes=[tmp_path])
+    async with started_service(name, tmp_path / f"data-{name}", cloud.root, start) as service:
+        yield service
+
+
+async def said_by(*argv: str) -> bytes:
+    return (await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=False)).stdout
+
+
+def run(*argv: str, stdin: bytes = b"") -> Command:
+    return Command(argv, stdin=stdin, is_outside=True)
+
+
+# --- the provider --------------------------------------------------------------------------------------------------
+
+
+async def test_a_sandbox_is_made_found_and_removed(provider: E2BProvider, cloud: FakeE2B) -> None:
+    made = await provider.create("sandbox1", {"agent": "ada", "task": "one"})
+    [listed] = cloud.sandboxes()
+    assert listed["metadata"] == {
+        "agent": "ada",
+        "task": "one",
+        "crossfade_service": "tests-one",
+        "crossfade_name": "sandbox1",
+    }
+    assert await made.is_healthy()
+    assert not made.has_repository
+    assert await provider.names() == ["sandbox1"]
+    # As another run of the service finds it.
+    again = await E2BProvider(settings(cloud)).find("sandbox1")
+    assert again is not None
+    assert again.sandbox_id == made.sandbox_id
+    assert await E2BProvider(settings(cloud)).find("sandbox2") is None
+    await provider.destroy("sandbox1")
+    await provider.destroy("sandbox1")
+    assert cloud.sandboxes() == []
+
+
+async def test_sandboxes_of_others_are_not_seen(provider: E2BProvider, cloud: FakeE2B) -> None:
+    other = E2BProvider(E2BSettings("tests-two", KEY, api_url=cloud.url, sandbox_url=cloud.url))
+    await other.create("sandbox1")
+    assert await provider.names() == []
+    assert await provider.find("sandbox1") is None
+    await provider.destroy("sandbox1")
+    assert len(cloud.sandboxes()) == 1
+
+
+async def test_every_page_of_the_list_is_read(provider: E2BProvider) -> None:
+    names = [f"sandbox{number:03}" for number in range(120)]
+    await asyncio.gather(*(provider.create(name) for name in names))
+    assert await provider.names() == names
+
+
+async def test_a_lost_answer_makes_no_second_sandbox(provider: E2BProvider, cloud: FakeE2B) -> None:
+    cloud.trouble(lost_creations=2)
+    await provider.create("sandbox1")
+    assert len(cloud.sandboxes()) == 1
+
+
+async def test_a_creation_that_is_cancelled_leaves_nothing(provider: E2BProvider, cloud: FakeE2B) -> None:
+    cloud.trouble(create_s=0.2)
+    creating = asyncio.create_task(provider.create("sandbox1"))
+    await until_async(lambda: asyncio.to_thread(cloud.sandboxes), "it is being made")
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert cloud.sandboxes() == []
+
+
+async def test_a_rate_limit_is_waited_for(provider: E2BProvider, cloud: FakeE2B) -> None:
+    cloud.trouble(creations_per_s=4)
+    await asyncio.gather(*(provider.create(f"sandbox{number}") for number in range(8)))
+    assert len(cloud.sandboxes()) == 8
+
+
+async def test_a_key_that_is_refused_and_a_cloud_that_is_not_there(cloud: FakeE2B) -> None:
+    nowhere = E2BProvider(E2BSettings("x", KEY, api_url="http://127.0.0.1:1", sandbox_url="http://127.0.0.1:1"))
+    with pytest.raises(ServiceError) as caught:
+        await nowhere.create("sandbox1")
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    assert KEY not in caught.value.message
+    assert KEY not in repr(settings(cloud))
+
+
+async def test_what_a_command_says_comes_back_byte_for_byte(provider: E2BProvider) -> None:
+    sandbox = await provider.create("sandbox1")
+    content = bytes(range(256)) * 300
+    done = await sandbox.run(run("cat", stdin=content), keep_bytes=1 << 20)
+    assert (done.code, done.stdout, done.truncated) == (0, content, False)
+    done = await sandbox.run(run("cat", stdin=content), keep_bytes=1000)
+    assert (done.stdout, done.truncated) == (content[:1000], True)
+    done = await sandbox.run(run("sh", "-c", "echo said >&2; exit 7"), keep_bytes=10)
+    assert (done.code, done.stderr) == (7, b"said\n")
+    odd = "a 'b' \"c\" $HOME `id` \n*"
+    done = await sandbox.run(run("printf", "%s", odd), keep_bytes=1000)
+    assert done.stdout.decode() == odd
+
+
+async def test_a_command_that_is_cancelled_has_ended_when_the_caller_knows(
+    provider: E2BProvider, tmp_path: Path
+) -> None:
+    sandbox = await provider.create("sandbox1")
+    mark = tmp_path / "mark"
+    script = f"touch {mark}; (sleep 300; echo never) & exec sleep 301"
+    running = asyncio.create_task(sandbox.run(run("sh", "-c", script), keep_bytes=10))
+    await until_async(lambda: asyncio.to_thread(mark.exists), "it runs")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await said_by("pgrep", "-fx", "sleep 30[01]") == b""
+
+
+async def test_a_sandbox_that_dies_under_a_command_is_told(provider: E2BProvider, cloud: FakeE2B) -> None:
+    sandbox = await provider.create("sandbox1")
+    cloud.trouble(deaths=1)
+    with pytest.raises(ServiceError) as caught:
+        await sandbox.run(run("sleep", "5"), keep_bytes=10)
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    with pytest.raises(ServiceError) as caught:
+        await sandbox.run(run("true"), keep_bytes=10)
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    assert not await sandbox.is_healthy()
+
+
+async def test_the_life_of_a_sandbox_is_prolonged_by_its_use(cloud: FakeE2B) -> None:
+    provider = E2BProvider(settings(cloud, life_s=60))
+    sandbox = await provider.create("sandbox1")
+    before = cloud.sandboxes()[0]["endAt"]
+    assert await sandbox.is_healthy()
+    assert cloud.sandboxes()[0]["endAt"] > before
+
+
+# --- the services --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_restart_finds_workspaces_again(name: str, cloud: FakeE2B, tmp_path: Path) -> None:
+    bare = bare_repository(tmp_path)
+    async with served(name, cloud, tmp_path) as service, agent_on("rest", service.url) as agent:
+        await ok(agent, "git.clone", url=str(bare))
+        await ok(agent, "file.write", path="mine", content="1")
+    async with served(name, cloud, tmp_path) as service, agent_on("rest", service.url) as agent:
+        assert (await ok(agent, "git.status"))["untracked"] == ["mine"]
+        assert not (await ok(agent, "git.pull"))["updated"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_workspace_whose_sandbox_is_gone_is_unknown_and_can_be_cloned_again(
+    name: str, cloud: FakeE2B, tmp_path: Path
+) -> None:
+    bare = bare_repository(tmp_path)
+    async with (
+        served(name, cloud, tmp_path, CROSSFADE_E2B_LIFE_S="600") as service,
+        agent_on("rest", service.url) as agent,
+    ):
+        await ok(agent, "git.clone", url=str(bare))
+        for listed in cloud.sandboxes():
+            cloud.kill(listed["sandboxID"])
+
+        async def is_told() -> bool:
+            answer = await agent.call("git.status")
+            assert answer.code in ("sandbox_unavailable", "unknown_workspace")
+            return answer.code == "unknown_workspace"
+
+        await until_async(is_told, "the workspace is known to be gone")
+        await ok(agent, "git.clone", url=str(bare))
+        assert (await ok(agent, "git.status"))["clean"]
+
+
+async def test_a_warm_pool_spares_the_first_clone_the_creation(cloud: FakeE2B, tmp_path: Path) -> None:
+    """The figure of the two designs: with a creation of 1.0 s, the first clone is at least 0.9 s faster."""
+    bare = bare_repository(tmp_path)
+    took = {}
+    for name in SERVICES:
+        async with served(name, cloud, tmp_path) as service:
+            cloud.trouble(create_s=SLOW_S)
+            async with agent_on("rest", service.url, Workspace(f"agent-{uuid.uuid4().hex[:8]}")) as agent:
+                begun = time.monotonic()
+                await ok(agent, "git.clone", url=str(bare))
+                took[name] = time.monotonic() - begun
+            cloud.trouble(create_s=0)
+    # No bound on either alone: how long a clone takes is this machine's business.
+    assert took["approach1"] - took["approach2"] > SLOW_S / 2
+
+
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_token_is_nowhere_in_a_sandbox(name: str, cloud: FakeE2B, tmp_path: Path) -> None:
+    bare = bare_repository(tmp_path)
+    async with served(name, cloud, tmp_path) as service, agent_on("rest", service.url) as agent:
+        await ok(agent, "git.clone", url=str(bare), token=TOKEN)
+        await ok(agent, "git.pull", token=TOKEN)
+        answer = await agent.call("git.clone", url="http://127.0.0.1:1/x.git", token=TOKEN)
+        assert answer.is_error
+        assert TOKEN not in str(answer.content)
+        assert await said_by("grep", "-rl", TOKEN, str(cloud.root)) == b""
+        log = service.log
+    assert TOKEN not in log.read_text()
+    assert git("rev-parse", "main", cwd=bare)
