@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from backends.common import metrics
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
 from backends.common.locks import WAIT_S, Fence, LocalLocks, busy
@@ -106,7 +107,8 @@ class RedisLocks:
         async with self._here.hold(workspace):
             token = secrets.token_hex(16)
             try:
-                fence = await self._wait(workspace, token)
+                with metrics.LOCK_WAIT_SECONDS.time():
+                    fence = await self._wait(workspace, token)
             except BaseException:
                 # The answer may have been lost, and not the lock.
                 await to_the_end(self._let_go(workspace, token))
@@ -163,6 +165,7 @@ class RedisLocks:
                 continue
             if not kept:
                 # The fence guards the workspace from here on.
+                metrics.LOCKS_LOST.inc()
                 _log.warning("lock_lost", workspace=workspace.digest)
                 return
 

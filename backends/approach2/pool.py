@@ -15,6 +15,7 @@ import structlog
 
 from backends.approach2.models import SandboxState
 from backends.approach2.table import SandboxTable
+from backends.common import metrics
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
 from backends.common.sandbox import Sandbox, SandboxProvider
@@ -68,6 +69,7 @@ class SandboxPoolManager:
         self._refilling: asyncio.Task[None] | None = None
         self._is_full = asyncio.Event()
         self._making = asyncio.Lock()
+        metrics.POOL_WARM.set_function(lambda: len(self._warm))
 
     @property
     def warm(self) -> int:
@@ -106,6 +108,10 @@ class SandboxPoolManager:
         Raises:
             ServiceError: `sandbox_unavailable`.
         """
+        with metrics.CHECKOUT_SECONDS.time():
+            return await self._checkout(workspace)
+
+    async def _checkout(self, workspace: WorkspaceId) -> Sandbox:
         # Other instances may have given away what is warm here.
         for _ in range(_ATTEMPTS + len(self._warm)):
             name = await self._take()
@@ -160,6 +166,7 @@ class SandboxPoolManager:
         """The sandbox, if it is well and the workspace has none yet."""
         sandbox = await self._healthy(name)
         if sandbox is None:
+            metrics.POOL_DROPPED.inc()
             _log.warning("sandbox_dropped", sandbox=name)
             await self._drop(name)
         elif await self._table.assign(name, workspace):
@@ -181,6 +188,7 @@ class SandboxPoolManager:
             _log.warning("unknown_sandbox_kept", sandbox=name)
         else:
             # Made, and then the service ended before it was noted.
+            metrics.LEAKS_REMOVED.inc()
             await self._provider.destroy(name)
 
     async def _create(self) -> str:

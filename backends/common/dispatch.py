@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
+from backends.common import metrics
 from backends.common.authority import InternalToken
 from backends.common.contract import Arguments, Operation
 from backends.common.errors import Code, ServiceError
@@ -125,7 +126,10 @@ class Dispatcher:
             _log.exception("operation_failed", operation=operation.name)
             raise ServiceError(Code.INTERNAL, "the service failed; its log says why") from exc
         finally:
-            _log.debug("operation", operation=operation.name, code=code, seconds=round(time.monotonic() - begun, 4))
+            took_s = time.monotonic() - begun
+            metrics.OPERATIONS.labels(operation.name, code).inc()
+            metrics.OPERATION_SECONDS.labels(operation.name).observe(took_s)
+            _log.debug("operation", operation=operation.name, code=code, seconds=round(took_s, 4))
 
     async def _call(
         self, operation: Operation, headers: Mapping[str, str], arguments: Mapping[str, Any]

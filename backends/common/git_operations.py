@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from backends.common import contract
+from backends.common import contract, metrics
 from backends.common.contract import Arguments
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
@@ -74,7 +74,8 @@ class _At:
         command = git(subcommand, *arguments, global_config=self.sandbox.global_config, how=how)
         if not how.is_outside:
             await self.sandbox.prepare()
-        done = await self.sandbox.run(command, keep_bytes=keep_bytes)
+        with metrics.COMMAND_SECONDS.time():
+            done = await self.sandbox.run(command, keep_bytes=keep_bytes)
         # A remote may send back what it was sent.
         return replace(done, stderr=without_token(done.stderr, how.talk.token if how.talk else None))
 

@@ -5,6 +5,7 @@ GET /v1/workspaces/digest?prefix=                           of a range, and of t
 GET /v1/workspaces/{agent}/{task}                           one
 GET /v1/workspaces/{agent}/{task}/export?have=              a git bundle; Crossfade-Workspace says of what
 PUT /v1/workspaces/{agent}/{task}/import                    takes both; If-Match: "version" or If-None-Match: *
+GET /metrics                                                what the service counts
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from backends.common import metrics
 from backends.common.carrying import BUNDLE_LIMIT_BYTES, Manifest
 from backends.common.dispatch import Dispatcher
 from backends.common.errors import Code, ServiceError
@@ -40,7 +42,7 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
     def closed(endpoint: Endpoint) -> Endpoint:
         async def checked(request: Request) -> Response:
             if not dispatcher.token.is_held_by(request.headers.get("crossfade-auth")):
-                return Problem(403, {"code": "forbidden", "message": "the inventory is internal", "retryable": False})
+                return Problem(403, {"code": "forbidden", "message": "this is internal", "retryable": False})
             try:
                 return await dispatcher.within_deadline(endpoint(request))
             except ServiceError as exc:
@@ -84,8 +86,13 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
         record = await workspaces.take(workspace, await _body(request), manifest, expected)
         return JSONResponse(record.content(), headers=_etag(record.version))
 
+    async def measured(_: Request) -> Response:
+        return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
+
     below = "/v1/workspaces/{agent}/{task}"
     return [
+        # Closed too: clients of the gateway reach this port.
+        Route("/metrics", closed(measured), methods=["GET"]),
         Route("/v1/workspaces", closed(page), methods=["GET"]),
         Route("/v1/workspaces/digest", closed(digest), methods=["GET"]),
         Route(below, closed(one), methods=["GET"]),

@@ -41,6 +41,7 @@ from backends.common.users import UserClaims, range_here
 _NAME: Final = re.compile(r"[a-z0-9]{8,64}")
 _THREADS: Final = 16
 _ABANDONED_S: Final = 600.0
+"""Nothing takes an instance so long."""
 _COMMANDS_AT_ONCE: Final = 16
 """In one sandbox. A git that reads a large index starts 20 threads, which count as processes of the sandbox's user."""
 
@@ -55,10 +56,12 @@ class _Means:
         limits: Of each command.
         threads: For files. Not the loop's own, which look up names of hosts: those may take long, and callers choose
             them.
+        abandoned_s: What lies about half done for longer has been left by who made it.
     """
 
     limits: Limits
     threads: ThreadPoolExecutor
+    abandoned_s: float
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Blocking work; it has ended when this returns or raises, also when it raises a cancellation."""
@@ -83,14 +86,20 @@ class _InsideNow:
 class LocalProvider:
     """Implements `SandboxProvider` below one directory."""
 
-    def __init__(self, root: Path, limits: Limits | None = None) -> None:
+    def __init__(self, root: Path, limits: Limits | None = None, *, is_shared: bool = False) -> None:
         """Makes the directory; it must be the service's own.
+
+        Args:
+            root: Where sandboxes lie.
+            limits: Of each command.
+            is_shared: Other instances of the service work there as well.
 
         Raises:
             OSError: It cannot be made, or belongs to somebody else.
         """
         self._root = root
-        self._means = _Means(limits or Limits(), ThreadPoolExecutor(_THREADS, "sandbox-files"))
+        abandoned_s = _ABANDONED_S if is_shared else 0.0
+        self._means = _Means(limits or Limits(), ThreadPoolExecutor(_THREADS, "sandbox-files"), abandoned_s)
         self._sandboxes: dict[str, LocalSandbox] = {}
         self._opening = asyncio.Lock()
         self._is_root = os.geteuid() == 0
@@ -101,7 +110,7 @@ class LocalProvider:
             _own_directory(claims, 0o700)
             self._users = UserClaims(claims, range_here())
         for unfinished in root.glob(".*"):
-            if _is_abandoned(unfinished):
+            if _is_abandoned(unfinished, abandoned_s):
                 remove_tree(unfinished)
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> LocalSandbox:  # noqa: ARG002 - no list here
@@ -263,7 +272,7 @@ class LocalSandbox:
         if self._inside_now.clone is not None:
             kept.add(self._inside_now.clone["tree"])
         for path in [*self._box.iterdir(), *self._home.glob("link-*")]:
-            if path.name not in kept and _is_abandoned(path):
+            if path.name not in kept and _is_abandoned(path, self._means.abandoned_s):
                 remove_tree(path)
 
     # --- commands --------------------------------------------------------------------------------------------------
@@ -429,10 +438,10 @@ class LocalSandbox:
         return Tree(tree, self.uid, self._home / "meta")
 
 
-def _is_abandoned(path: Path) -> bool:
-    """Whether whoever made it is gone: another instance may be at work on it, and nothing takes that long."""
+def _is_abandoned(path: Path, after_s: float) -> bool:
+    """Whether whoever made it is gone."""
     try:
-        return time.time() - path.lstat().st_ctime > _ABANDONED_S
+        return time.time() - path.lstat().st_ctime >= after_s
     except FileNotFoundError:
         return False
 

@@ -104,7 +104,8 @@ def surroundings(name: str, data_dir: Path, env: MutableMapping[str, str]) -> Su
 def _provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> SandboxProvider:
     kind = env.get("CROSSFADE_SANDBOX_PROVIDER") or "local"
     if kind == "local":
-        return LocalProvider(sandbox_root(name, data_dir, env))
+        # Who locks in Redis does so because there may be others.
+        return LocalProvider(sandbox_root(name, data_dir, env), is_shared=bool(env.get("CROSSFADE_REDIS_URL")))
     if kind == "e2b":
         # Here, not above: the SDK takes half a second to load.
         from backends.common.e2b_settings import e2b_provider

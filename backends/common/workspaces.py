@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from backends.common import metrics
 from backends.common.calls import CallId, CallStore, conclude, identify, replay
 from backends.common.carrying import Manifest, export_bundle, import_bundle
 from backends.common.contract import Arguments, Operation
@@ -227,6 +228,7 @@ class Workspaces:
                 if not await self.locks.is_held(workspace):
                     await self.inventory.surveyed(workspace, version, state)
         except (ServiceError, TimeoutError) as exc:
+            metrics.SURVEYS_FAILED.inc()
             _log.warning("survey_failed", workspace=workspace.digest, why=str(exc))
 
 

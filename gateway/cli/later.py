@@ -23,7 +23,6 @@ LATER: Final[dict[str, str]] = {
     "drill": "Not yet available: rehearse a rollback with a fault.",
     "simulate": "Not yet available: try thresholds on recorded traffic.",
     "check-credentials": "Not yet available: check credentials of the sandbox provider.",
-    "fake-e2b": "Not yet available: run a stand-in for the sandbox provider.",
 }
 
 

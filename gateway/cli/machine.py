@@ -43,6 +43,7 @@ _SERVICE_UMASK: Final = 0o022
 _SECRETS_IN_ENVIRONMENT: Final = frozenset(
     {"CROSSFADE_INTERNAL_TOKEN", "CROSSFADE_FORCE_SECRET", "CROSSFADE_REDIS_URL", "REDISCLI_AUTH"}
 )
+_SECRETS_OF_SERVICES: Final = frozenset({"E2B_API_KEY", "CROSSFADE_DATABASE_URL"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +240,7 @@ class _Builder:
         return PartSpec(
             name,
             (*program, "--parts", parts_file, "--fd", SOCKET_FD, "--channel-fd", CHANNEL_FD),
-            self._child_env(),
+            {name: value for name, value in self._child_env().items() if name not in _SECRETS_OF_SERVICES},
             sock=sock,
             has_channel=True,
             needs=("redis",) if self.redis else (),

@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "control": Entry("Run the control process alone.", "gateway.cli.up", "control_command"),
     "approach1": Entry("Run the old service alone.", "gateway.cli.services", "approach1_command"),
     "approach2": Entry("Run the new service alone.", "gateway.cli.services", "approach2_command"),
+    "fake-e2b": Entry("Run an E2B-compatible server here.", "gateway.cli.services", "fake_e2b_command"),
     "status": Entry("Show the state of everything.", "gateway.cli.look", "status_command"),
     "explain": Entry("Show which side a key goes to, and why.", "gateway.cli.look", "explain_command"),
     "audit": Entry("Show who did what, newest first.", "gateway.cli.look", "audit_command"),

@@ -30,12 +30,13 @@ OTHERS: Final = frozenset(
         "CROSSFADE_INTERNAL_TOKEN_FILE",
         "CROSSFADE_LIFELINE_FD",
         "CROSSFADE_LONGEST_OPERATION_S",
+        "CROSSFADE_REDIS_PASSWORD_FILE",
         "CROSSFADE_REDIS_SERVER",
         "CROSSFADE_TOKEN_FILE",
     }
 )
 """Read by other parts, each where it is needed: secrets, and what concerns one process only."""
-_FAMILIES: Final = ("CROSSFADE_ALLOWED_", "CROSSFADE_POOL_", "CROSSFADE_SANDBOX_")
+_FAMILIES: Final = ("CROSSFADE_ALLOWED_", "CROSSFADE_E2B_", "CROSSFADE_POOL_", "CROSSFADE_SANDBOX_")
 """Settings of the bundled services, which run in the same environment."""
 _TEXT_TYPES: Final = (str, Path, RedisUrl)
 

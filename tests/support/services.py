@@ -192,6 +192,16 @@ async def wait_ready(service: Service) -> None:
         await until_async(lambda: _is_ready(service, client), "the service is ready", limit_s=60)
 
 
+async def has_been_surveyed(service: Service) -> None:
+    """Returns when no survey of what was written runs any more: nothing looks at the workspaces behind the test."""
+    async with httpx.AsyncClient(base_url=service.url, headers={"Crossfade-Auth": TOKEN}, timeout=60) as client:
+        cursor = ""
+        while cursor is not None:
+            answer = await client.get("/v1/workspaces", params={"cursor": cursor})
+            assert answer.status_code == 200, answer.text
+            cursor = answer.json()["next_cursor"]
+
+
 def end(service: Service) -> None:
     """Ends a service if the test did not."""
     if service.process.poll() is None:

@@ -18,6 +18,7 @@ from tests.support.services import (
     agent_on,
     bare_repository,
     git,
+    has_been_surveyed,
     publish,
     tree_of,
 )
@@ -173,6 +174,8 @@ async def test_nothing_that_is_planted_in_gits_directory_runs(cloned: RestAgent,
         ("git.pull", {}), ("git.branch", {}), ("git.reset", {"mode": "hard"}),
     ]  # fmt: skip
     for operation, arguments in calls:
+        # Between calls nothing of ours is at work there, so what runs next must clean up first.
+        await has_been_surveyed(service)
         for path, content in (
             (config, planted),
             (elsewhere / "config", planted),
@@ -405,6 +408,7 @@ async def test_the_inventory_is_closed_without_the_internal_token(service: Servi
         for path, found in (
             ("/v1/workspaces", 200),
             ("/v1/workspaces/digest", 200),
+            ("/metrics", 200),
             ("/v1/workspaces/no/body", 404),
             ("/v1/workspaces/no/body/export", 404),
             ("/v1/workspaces/nothing", 404),

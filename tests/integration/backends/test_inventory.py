@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.backends.test_contract import ok
 from tests.support.services import SERVICES, TOKEN, Agent, RestAgent, Service, Workspace, agent_on, git
@@ -246,6 +247,24 @@ async def test_a_bundle_that_is_not_what_it_says_changes_nothing(
         await ok(twin, "file.write", path="mine", content="1")
         assert await put(bundle.content, digest="0" * 64) == "diverged"
         assert (await ok(twin, "file.read", path="mine"))["content"] == "1"
+
+
+@pytest.mark.parametrize("agent", ["rest"], indirect=True)
+async def test_what_the_service_does_is_counted(cloned: Agent, inventory: httpx.AsyncClient) -> None:
+    assert (await cloned.call("git.commit", message="x")).is_error
+    text = (await inventory.get("/metrics")).text
+    samples = {
+        (
+            sample.name,
+            *(sample.labels.get(label) for label in ("operation", "code") if label in sample.labels),
+        ): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["crossfade_service_operations_total", "git.clone", "ok"] >= 1
+    assert samples["crossfade_service_operations_total", "git.commit", "nothing_to_commit"] >= 1
+    assert samples["crossfade_service_operation_seconds_count", "git.clone"] >= 1
+    assert samples[("crossfade_service_command_seconds_count",)] >= 2
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -18,13 +18,13 @@ from backends.common.removal import remove_tree
 from tests.integration.backends.test_processes import names_in
 from tests.support.services import (
     SERVICES,
-    TOKEN,
     Agent,
     Service,
     Start,
     Workspace,
     agent_on,
     bare_repository,
+    has_been_surveyed,
     sandbox_home,
     started_service,
     tree_of,
@@ -95,11 +95,6 @@ async def test_a_workspace_starts_afresh_when_its_sandbox_is_gone(
         assert (await agent.call("git.status")).content["clean"]
 
 
-async def has_been_surveyed(service: Service) -> None:
-    async with httpx.AsyncClient(base_url=service.url, headers={"Crossfade-Auth": TOKEN}) as client:
-        assert (await client.get("/v1/workspaces")).status_code == 200
-
-
 @both
 async def test_a_repository_that_is_damaged_is_said_and_can_be_cloned_again(
     name: str, tmp_path: Path, home: Path, bare: Path
@@ -110,8 +105,9 @@ async def test_a_repository_that_is_damaged_is_said_and_can_be_cloned_again(
     ):
         for part in (".git", "."):
             await agent.call("git.clone", url=str(bare))
+            tree = await tree_of(service, agent)
             await has_been_surveyed(service)
-            await asyncio.to_thread(remove_tree, (await tree_of(service, agent)) / part)
+            await asyncio.to_thread(remove_tree, tree / part)
             answer = await agent.call("git.status")
             assert (answer.code, answer.content["message"]) == ("internal", "the repository is damaged; clone it again")
         assert not (await agent.call("git.clone", url=str(bare))).is_error
