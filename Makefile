@@ -43,6 +43,7 @@ bench: setup
 	@$(BIN)/python -m bench.general_lane
 	@$(BIN)/python -m bench.policy_change
 	@$(BIN)/python -m bench.scale
+	@$(BIN)/python -m bench.inventory
 
 bench-full: setup
 	@$(BIN)/python -m bench --full $(ARGS)

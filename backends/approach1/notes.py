@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,11 +118,10 @@ class FileNotes:
 
     async def page(self, prefix: str, after: str, since: datetime | None, limit: int) -> list[Record]:
         """See `Inventory.page`."""
-        chosen = sorted(
-            (record for record in self._records(prefix) if since is None or record.updated_at >= since),
-            key=lambda record: record.workspace.digest,
-        )
-        return [record for record in chosen if record.workspace.digest > after][:limit]
+        names = sorted(name for name in self._notes if name > after and name.startswith(prefix))
+        found = (self._notes[name].record for name in names)
+        chosen = (record for record in found if record is not None and (since is None or record.updated_at >= since))
+        return list(islice(chosen, limit))
 
     async def unsurveyed(self, prefix: str) -> list[Record]:
         """See `Inventory.unsurveyed`."""

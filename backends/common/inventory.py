@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 from backends.common.workspace import WorkspaceId
@@ -37,7 +38,7 @@ class State:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """One workspace.
 
@@ -55,7 +56,7 @@ class Record:
     updated_at: datetime
     state: State | None = None
 
-    @property
+    @cached_property
     def fingerprint(self) -> int:
         """128 bits over what both sides must agree on; 0 while it is not known."""
         if self.state is None:
