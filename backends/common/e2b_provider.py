@@ -371,6 +371,11 @@ class E2BSandbox:
     async def prepare(self) -> None:
         """See `Sandbox.prepare`. Every command does it on its way."""
 
+    async def remove_stale_locks(self) -> None:
+        """See `Sandbox.remove_stale_locks`."""
+        words = ("find", ".git", "-name", "objects", "-prune", "-o", "-name", "*.lock", "-exec", "rm", "-f", "{}", "+")
+        await self.run(Command(words), keep_bytes=0)
+
     async def objects_directory(self) -> str:
         """See `Sandbox.objects_directory`."""
         return f"{self._base}/box/current/.git/objects" if self.has_repository else ""

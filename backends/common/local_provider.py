@@ -375,6 +375,11 @@ class LocalSandbox:
             file.write(content)
         os.replace(temporary, "config", src_dir_fd=directory, dst_dir_fd=directory)
 
+    async def remove_stale_locks(self) -> None:
+        """See `Sandbox.remove_stale_locks`."""
+        async with self._inside() as tree:
+            await self._write(lambda: _remove_locks(tree / ".git"))
+
     async def objects_directory(self) -> str:
         """See `Sandbox.objects_directory`."""
         return (
@@ -452,6 +457,17 @@ def _read_clone(home: Path) -> dict[str, str] | None:
     except (FileNotFoundError, ValueError):
         return None
     return content
+
+
+def _remove_locks(directory: Path) -> None:
+    # Links are not followed: neither by fwalk nor by unlink. Objects have no locks, and there may be many of them.
+    for _, directories, files, descriptor in os.fwalk(directory):
+        if "objects" in directories:
+            directories.remove("objects")
+        for name in files:
+            if name.endswith(".lock"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=descriptor)
 
 
 def _own_directory(path: Path, mode: int) -> None:

@@ -94,6 +94,10 @@ class Sandbox(Protocol):
         """Restores what must not change before a call of git: the repository's own configuration."""
         ...
 
+    async def remove_stale_locks(self) -> None:
+        """Removes the lock files of a git that was killed. Only for who holds the workspace: no git writes there."""
+        ...
+
     async def objects_directory(self) -> str:
         """Where the repository's objects lie, for a command that runs outside of it; empty where there is none."""
         ...

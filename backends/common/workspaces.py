@@ -190,6 +190,8 @@ class Workspaces:
             sandbox = sandbox or await self.sandboxes.obtain(workspace)
         else:
             sandbox = _with_repository(sandbox)
+            # Whoever was here before may have been killed in the middle of it.
+            await sandbox.fenced(fence).remove_stale_locks()
         try:
             return await perform(operation.name, sandbox.fenced(fence), arguments, call, self.rules)
         finally:

@@ -446,3 +446,25 @@ async def test_both_services_offer_the_same_tools_with_schemas_and_hints(service
         assert tool["output_schema"]["additionalProperties"] is False
     assert tools["git_clone"]["input_schema"]["required"] == ["url"]
     assert tools["git_reset"]["annotations"]["destructive_hint"] is True
+
+
+async def test_a_git_that_was_killed_does_not_block_the_workspace(
+    cloned: Agent, service: Service, workspace: Workspace
+) -> None:
+    """What the service kills, at a deadline or when its client leaves, may leave git's own locks behind."""
+    tree = await repository_of(service, cloned, workspace)
+    for lock in ("index.lock", "HEAD.lock", "refs/heads/main.lock", "packed-refs.lock"):
+        (tree / ".git" / lock).write_text("")
+    await ok(cloned, "file.write", path="a", content="1")
+    await ok(cloned, "git.add", files=["a"])
+    await ok(cloned, "git.commit", message="after all")
+    await ok(cloned, "git.create_branch", name="topic")
+
+
+async def repository_of(service: Service, agent: Agent, workspace: Workspace) -> Path:
+    """Where the repository of a workspace lies, whoever provides its sandbox."""
+    mark = f"mark-{workspace.agent}"
+    await ok(agent, "file.write", path=mark, content="")
+    found = await asyncio.to_thread(lambda: list(service.sandbox_root.rglob(mark)))
+    await ok(agent, "file.delete", path=mark)
+    return next(path.parent for path in found)
