@@ -2,7 +2,8 @@
 
     <data dir>/workspaces/<hash>.json
 
-A file is written whole under another name, synced and renamed; whatever interrupts that leaves the old or the new one.
+A file is written whole under another name and renamed, synced where a keyed call is noted; whatever interrupts that
+leaves the old one or the new one.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class FileNotes:
         notes = self._of(workspace)
         version = notes.record.version + 1 if notes.record is not None else 1
         notes.record = Record(workspace, repository, version, now())
-        await self._write(notes)
+        await self._write(notes, is_synced=False)
         return version
 
     async def surveyed(self, workspace: WorkspaceId, version: int, state: State) -> None:
@@ -109,7 +110,7 @@ class FileNotes:
         notes = self._of(workspace)
         if notes.record is not None and notes.record.version == version:
             notes.record = replace(notes.record, state=state)
-            await self._write(notes)
+            await self._write(notes, is_synced=False)
 
     async def get(self, workspace: WorkspaceId) -> Record | None:
         """See `Inventory.get`."""
@@ -147,11 +148,14 @@ class FileNotes:
     def _of(self, workspace: WorkspaceId) -> _Notes:
         return self._notes.setdefault(workspace.digest, _Notes(workspace))
 
-    async def _write(self, notes: _Notes) -> None:
+    async def _write(self, notes: _Notes, *, is_synced: bool = True) -> None:
+        """Writes a file. Not synced, it survives the process alone, which will do for what can be found out again."""
         content = _encode(notes)
         path = self._directory / f"{notes.workspace.digest}.json"
         try:
-            await to_the_end(asyncio.get_running_loop().run_in_executor(self._thread, _write_synced, path, content))
+            await to_the_end(
+                asyncio.get_running_loop().run_in_executor(self._thread, _write_whole, path, content, is_synced)
+            )
         except OSError as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"the notes cannot be written: {exc.strerror}") from exc
 
@@ -173,19 +177,21 @@ class FileNotes:
                 self._notes[notes.workspace.digest] = notes
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write_whole(path: Path, content: bytes, is_synced: bool) -> None:
     temporary = path.with_suffix(".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if is_synced:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    if is_synced:
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def _encode(notes: _Notes) -> bytes:

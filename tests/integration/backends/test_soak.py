@@ -26,7 +26,7 @@ from tests.support.waiting import until_async
 SCALE = int(os.environ.get("CROSSFADE_TEST_SCALE", "1"))
 TASKS = min(10 * SCALE, 200)
 WORKSPACES = min(5 * SCALE, 50)
-CALLS = 12 * min(SCALE, 10)
+CALLS = 12
 SEED = 20260701
 
 # A git that notices when another one writes in the same workspace. Reads and surveys are not writers.
