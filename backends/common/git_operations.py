@@ -79,6 +79,10 @@ class _At:
         # A remote may send back what it was sent.
         return replace(done, stderr=without_token(done.stderr, how.talk.token if how.talk else None))
 
+    def token_for(self, remote: Remote, given: str | None) -> str | None:
+        """The credential for a remote: the caller's, else the service's own where that is for this host."""
+        return given or self.rules.credential.for_url(remote.url)
+
     async def head(self) -> Result:
         """`{branch, head}` as they stand now."""
         found = await self.git("status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no", how=_READ)
@@ -104,7 +108,7 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
     options = ["--no-local", "--no-recurse-submodules", "--quiet"]
     options += ["--branch", arguments.branch] if arguments.branch else []
     options += ["--depth", str(arguments.depth)] if arguments.depth else []
-    how = How(is_outside=True, talk=Talk(remote, RemoteProgram.UPLOAD, arguments.token))
+    how = How(is_outside=True, talk=Talk(remote, RemoteProgram.UPLOAD, at.token_for(remote, arguments.token)))
     try:
         done = await at.git("clone", *options, "--", remote.url, place, how=how)
         _check_remote(done)
@@ -139,7 +143,7 @@ async def _pull(at: _At, arguments: contract.Sync) -> Result:
     update = f"+refs/heads/{branch}:{tracking}"
     fetched = await at.git(
         "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--", remote.url, update,
-        how=How(talk=Talk(remote, RemoteProgram.UPLOAD, arguments.token)),
+        how=How(talk=Talk(remote, RemoteProgram.UPLOAD, at.token_for(remote, arguments.token))),
     )  # fmt: skip
     _check_remote(fetched)
     target = tracking
@@ -175,7 +179,7 @@ async def _push(at: _At, arguments: contract.Sync) -> Result:
     update = f"refs/heads/{branch}:refs/heads/{branch}"
     done = await at.git(
         "push", "--porcelain", "--no-recurse-submodules", "--no-verify", "--", remote.url, update,
-        how=How(talk=Talk(remote, RemoteProgram.RECEIVE, arguments.token)),
+        how=How(talk=Talk(remote, RemoteProgram.RECEIVE, at.token_for(remote, arguments.token))),
     )  # fmt: skip
     lines = [line.split("\t") for line in done.stdout.decode(errors="replace").splitlines() if "\t" in line]
     if done.code:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from backends.common.credential import NO_CREDENTIAL, Credential
 from backends.common.errors import Code, ServiceError
 from backends.common.git_command import Remote
 
@@ -31,16 +32,19 @@ class RemoteRules:
     Attributes:
         local_roots: Directories below which local repositories may be used.
         hosts: `host` or `host:port` that may resolve to addresses inside.
+        credential: Used where a call brings none.
     """
 
     local_roots: tuple[Path, ...] = ()
     hosts: frozenset[str] = frozenset()
+    credential: Credential = NO_CREDENTIAL
 
     @classmethod
-    def from_text(cls, local_remotes: str, remotes: str) -> RemoteRules:
+    def from_text(cls, local_remotes: str, remotes: str, credential: Credential = NO_CREDENTIAL) -> RemoteRules:
         """Reads `CROSSFADE_ALLOWED_LOCAL_REMOTES` (a path list) and `CROSSFADE_ALLOWED_REMOTES` (comma-separated)."""
         roots = tuple(Path(part).resolve() for part in local_remotes.split(os.pathsep) if part)
-        return cls(roots, frozenset(part.strip().lower() for part in remotes.split(",") if part.strip()))
+        hosts = frozenset(part.strip().lower() for part in remotes.split(",") if part.strip())
+        return cls(roots, hosts, credential)
 
 
 async def judge_remote(url: str, rules: RemoteRules) -> Remote:

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from backends.common.authority import InternalToken
+from backends.common.credential import Credential
 from backends.common.dispatch import Dispatcher
 from backends.common.errors import ServiceError
 from backends.common.inventory_surface import inventory_routes
@@ -96,7 +97,7 @@ def surroundings(name: str, data_dir: Path, env: MutableMapping[str, str]) -> Su
     data_dir = data_dir.absolute()
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     rules = RemoteRules.from_text(
-        env.get("CROSSFADE_ALLOWED_LOCAL_REMOTES", ""), env.get("CROSSFADE_ALLOWED_REMOTES", "")
+        env.get("CROSSFADE_ALLOWED_LOCAL_REMOTES", ""), env.get("CROSSFADE_ALLOWED_REMOTES", ""), Credential.take(env)
     )
     return Surroundings(data_dir, _provider(name, data_dir, env), rules)
 

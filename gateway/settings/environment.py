@@ -36,7 +36,13 @@ OTHERS: Final = frozenset(
     }
 )
 """Read by other parts, each where it is needed: secrets, and what concerns one process only."""
-_FAMILIES: Final = ("CROSSFADE_ALLOWED_", "CROSSFADE_E2B_", "CROSSFADE_POOL_", "CROSSFADE_SANDBOX_")
+_FAMILIES: Final = (
+    "CROSSFADE_ALLOWED_",
+    "CROSSFADE_E2B_",
+    "CROSSFADE_GIT_TOKEN",
+    "CROSSFADE_POOL_",
+    "CROSSFADE_SANDBOX_",
+)
 """Settings of the bundled services, which run in the same environment."""
 _TEXT_TYPES: Final = (str, Path, RedisUrl)
 

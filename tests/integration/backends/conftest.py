@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from tests.support.fake_e2b import FakeE2B, running_fake_e2b
+from tests.support.postgres_process import running_postgres
+from tests.support.redis_process import running_redis
 from tests.support.services import (
     SERVICES,
     SURFACES,
@@ -61,6 +63,20 @@ def services_on_e2b(tmp_path_factory: pytest.TempPathFactory, e2b: FakeE2B) -> I
         yield running
     finally:
         for service in running.values():
+            end(service)
+
+
+@pytest.fixture(scope="session")
+def services_on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
+    """Approach 2 as several instances of it would be set up: PostgreSQL, and locks in Redis."""
+    with running_postgres() as server, running_redis() as redis, sandbox_home() as home:
+        env = {"CROSSFADE_DATABASE_URL": server.new_database(), "CROSSFADE_REDIS_URL": redis.url}
+        start = Start(env=env, local_remotes=[tmp_path_factory.getbasetemp()])
+        service = launch("approach2", tmp_path_factory.mktemp("approach2-pg"), home, start)
+        try:
+            asyncio.run(wait_ready(service))
+            yield {"approach2": service}
+        finally:
             end(service)
 
 

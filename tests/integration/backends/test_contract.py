@@ -15,11 +15,11 @@ from backends.common.contract import OPERATIONS
 from tests.support.services import SERVICES, Agent, Service, Workspace, agent_on, bare_repository, git, publish
 
 
-@pytest.fixture(params=[*SERVICES, *(f"{name}/e2b" for name in SERVICES)])
+@pytest.fixture(params=[*SERVICES, *(f"{name}/e2b" for name in SERVICES), "approach2/postgres"])
 def service(request: pytest.FixtureRequest) -> Service:
-    """Each service with each provider of sandboxes."""
-    name, _, provider = request.param.partition("/")
-    running: dict[str, Service] = request.getfixturevalue("services_on_e2b" if provider else "services")
+    """Each service with each provider of sandboxes and each database."""
+    name, _, surroundings = request.param.partition("/")
+    running: dict[str, Service] = request.getfixturevalue(f"services_on_{surroundings}" if surroundings else "services")
     return running[name]
 
 

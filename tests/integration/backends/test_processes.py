@@ -314,6 +314,34 @@ async def test_a_token_reaches_the_remote_and_nothing_else(
     assert SECRET not in json.dumps([answer.content for answer in answers])
 
 
+async def test_the_services_own_token_goes_where_a_call_brings_none(
+    name: str, tmp_path: Path, home: Path, remote: GitHttp
+) -> None:
+    remote.token = SECRET
+    file = tmp_path / "git-token"
+    file.write_text(SECRET)
+    url = f"{remote.url}/project.git"
+    own = {"CROSSFADE_GIT_TOKEN_FILE": str(file), "CROSSFADE_GIT_TOKEN_HOSTS": remote.url.removeprefix("http://")}
+    async with (
+        started_service(name, tmp_path / "data", home, Start({**ALLOWED, **own})) as service,
+        agent_on("rest", service.url) as agent,
+    ):
+        answers = [await agent.call("git.clone", url=url), await agent.call("git.pull")]
+        assert not any(answer.is_error for answer in answers), answers
+        # What a call brings counts, even if it is wrong.
+        assert (await agent.call("git.pull", token="wrong")).code == "remote_auth_failed"
+    elsewhere = {**own, "CROSSFADE_GIT_TOKEN_HOSTS": "github.com"}
+    remote.authorizations.clear()
+    async with (
+        started_service(name, tmp_path / "data", home, Start({**ALLOWED, **elsewhere})) as service,
+        agent_on("rest", service.url) as agent,
+    ):
+        assert (await agent.call("git.clone", url=url)).code == "remote_auth_failed"
+    assert set(remote.authorizations) == {None}
+    for path, content in contents_below(home, tmp_path / "data"):
+        assert SECRET.encode() not in content, path
+
+
 @contextlib.asynccontextmanager
 async def hanging_clone_with_token(agent: Agent, remote: GitHttp) -> AsyncIterator[str]:
     place = f"{remote.url}/hang/project.git"
