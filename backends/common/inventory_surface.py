@@ -10,6 +10,7 @@ GET /metrics                                                what the service cou
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -56,14 +57,14 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
         cursor = _hex(request.query_params.get("cursor"), "cursor")
         prefix = _hex(request.query_params.get("prefix"), "prefix")
         found = await inventory.page(prefix, cursor, since, limit + 1)
-        rows = [(await workspaces.surveyed(record)).content() for record in found[:limit]]
+        surveyed = await asyncio.gather(*(workspaces.surveyed(record) for record in found[:limit]))
+        rows = [record.content() for record in surveyed]
         following = found[limit - 1].workspace.digest if len(found) > limit else None
         return JSONResponse({"workspaces": rows, "next_cursor": following})
 
     async def digest(request: Request) -> Response:
         prefix = _hex(request.query_params.get("prefix"), "prefix")
-        for record in await inventory.unsurveyed(prefix):
-            await workspaces.surveyed(record)
+        await asyncio.gather(*(workspaces.surveyed(record) for record in await inventory.unsurveyed(prefix)))
         below = await inventory.digests(prefix)
         children = [part.content() for part in below] if len(prefix) < _HASH_DIGITS else []
         return JSONResponse({**sum_of(prefix, below).content(), "children": children})

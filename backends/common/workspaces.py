@@ -222,7 +222,7 @@ class Workspaces:
 
     async def _survey(self, workspace: WorkspaceId, version: int) -> None:
         try:
-            async with asyncio.timeout(_SURVEY_S), self._surveyors:
+            async with self._surveyors, asyncio.timeout(_SURVEY_S):
                 sandbox = await self.sandboxes.find(workspace)
                 if sandbox is None or not sandbox.has_repository:
                     return
