@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
+from backends.approach1.expiry import idle_from_env
 from backends.approach1.notes import FileNotes
 from backends.approach1.service import SimpleGitService
 from backends.common.serving import Surroundings, serve
@@ -11,7 +13,8 @@ from backends.common.serving import Surroundings, serve
 
 def build(around: Surroundings) -> SimpleGitService:
     """Puts the service together."""
-    return SimpleGitService(around.provider, FileNotes(around.data_dir / "workspaces"), around.rules)
+    notes = FileNotes(around.data_dir / "workspaces")
+    return SimpleGitService(around.provider, notes, around.rules, idle_from_env(os.environ))
 
 
 if __name__ == "__main__":

@@ -117,6 +117,16 @@ class FileNotes:
         notes = self._notes.get(workspace.digest)
         return notes.record if notes is not None else None
 
+    def records(self) -> list[Record]:
+        """Every workspace that holds something."""
+        return list(self._records(""))
+
+    async def expired(self, workspace: WorkspaceId) -> None:
+        """A workspace holds nothing any more; its keyed calls are still known."""
+        notes = self._of(workspace)
+        notes.record = None
+        await self._write(notes)
+
     async def page(self, prefix: str, after: str, since: datetime | None, limit: int) -> list[Record]:
         """See `Inventory.page`."""
         names = sorted(name for name in self._notes if name > after and name.startswith(prefix))

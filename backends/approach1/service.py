@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+from backends.approach1.expiry import IdleExpiry
 from backends.approach1.notes import FileNotes
 from backends.common.locks import LocalLocks
 from backends.common.remotes import RemoteRules
@@ -16,16 +20,34 @@ class SimpleGitService(GitService):
 
     name = "approach1"
 
-    def __init__(self, provider: SandboxProvider, notes: FileNotes, rules: RemoteRules) -> None:
+    def __init__(
+        self, provider: SandboxProvider, notes: FileNotes, rules: RemoteRules, idle_s: float | None = None
+    ) -> None:
+        """Starts nothing.
+
+        Args:
+            provider: Of sandboxes.
+            notes: What earlier runs knew.
+            rules: Which remotes may be used.
+            idle_s: After so long without a call a workspace goes; None = never.
+        """
         self._notes = notes
-        self.workspaces = Workspaces(_ByName(provider), LocalLocks(), notes, notes, rules)
+        locks = LocalLocks()
+        self._expiry = IdleExpiry(provider, locks, notes, idle_s, time.monotonic) if idle_s is not None else None
+        self._expiring: asyncio.Task[None] | None = None
+        self.workspaces = Workspaces(_ByName(provider, self._expiry), locks, notes, notes, rules)
 
     async def start(self) -> None:
         """Reads the notes."""
         await self._notes.start()
+        if self._expiry is not None:
+            self._expiring = asyncio.create_task(self._expiry.run())
 
     async def aclose(self) -> None:
         """Ends surveys; what was noted is on disk."""
+        if self._expiring is not None:
+            self._expiring.cancel()
+            await asyncio.gather(self._expiring, return_exceptions=True)
         await self.workspaces.aclose()
         self._notes.close()
 
@@ -37,11 +59,14 @@ class SimpleGitService(GitService):
 class _ByName:
     """Implements `Sandboxes`: a sandbox is named after its workspace, so a restart finds it without a table."""
 
-    def __init__(self, provider: SandboxProvider) -> None:
+    def __init__(self, provider: SandboxProvider, expiry: IdleExpiry | None) -> None:
         self._provider = provider
+        self._expiry = expiry
 
     async def find(self, workspace: WorkspaceId) -> Sandbox | None:
         """See `Sandboxes.find`."""
+        if self._expiry is not None:
+            self._expiry.used(workspace)
         return await self._provider.find(workspace.digest)
 
     async def obtain(self, workspace: WorkspaceId) -> Sandbox:

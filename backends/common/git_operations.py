@@ -99,6 +99,24 @@ async def perform(name: str, sandbox: Sandbox, arguments: Arguments, call: Call,
     return await _HANDLERS[name](_At(sandbox, call, rules), arguments)
 
 
+async def check_remote(url: str, sandbox: Sandbox, rules: RemoteRules) -> Result:
+    """Whether a remote can be read from a sandbox with the service's own credential.
+
+    Returns:
+        `{"branches": how many it has, "credential": whether one was sent}`.
+
+    Raises:
+        ServiceError: It cannot.
+    """
+    at = _At(sandbox, Call(), rules)
+    remote = await judge_remote(url, rules)
+    token = at.token_for(remote, None)
+    how = How(is_outside=True, talk=Talk(remote, RemoteProgram.UPLOAD, token))
+    shown = await at.git("ls-remote", "--heads", "--quiet", "--", remote.url, how=how)
+    _check_remote(shown)
+    return {"branches": shown.stdout.count(b"\n"), "credential": token is not None}
+
+
 # --- remotes -------------------------------------------------------------------------------------------------------
 
 

@@ -1,16 +1,18 @@
-"""The inventory over HTTP, for holders of the internal token alone.
+"""The inventory and what else is internal over HTTP, for holders of the internal token alone.
 
 GET /v1/workspaces?cursor=&limit=&updated_since=&prefix=    a page, in the order of hashes
 GET /v1/workspaces/digest?prefix=                           of a range, and of the 16 below it
 GET /v1/workspaces/{agent}/{task}                           one
 GET /v1/workspaces/{agent}/{task}/export?have=              a git bundle; Crossfade-Workspace says of what
 PUT /v1/workspaces/{agent}/{task}/import                    takes both; If-Match: "version" or If-None-Match: *
+POST /v1/remotes/check {"url": …}                           whether its own credential opens a remote
 GET /metrics                                                what the service counts
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -30,6 +32,8 @@ from backends.common.workspace import WorkspaceId, workspace_of
 
 MANIFEST: Final = "Crossfade-Workspace"
 _PREFIX: Final = re.compile(r"[0-9a-f]{0,32}")
+_QUESTION_LIMIT_BYTES: Final = 16 * 1024
+_URL_LIMIT: Final = 4096
 _VERSION: Final = re.compile(r'"(\d{1,18})"')
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -87,6 +91,9 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
         record = await workspaces.take(workspace, await _body(request), manifest, expected)
         return JSONResponse(record.content(), headers=_etag(record.version))
 
+    async def check_remote(request: Request) -> Response:
+        return JSONResponse(await workspaces.check_remote(await _url(request)))
+
     async def measured(_: Request) -> Response:
         return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
@@ -94,6 +101,7 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
     return [
         # Closed too: clients of the gateway reach this port.
         Route("/metrics", closed(measured), methods=["GET"]),
+        Route("/v1/remotes/check", closed(check_remote), methods=["POST"]),
         Route("/v1/workspaces", closed(page), methods=["GET"]),
         Route("/v1/workspaces/digest", closed(digest), methods=["GET"]),
         Route(below, closed(one), methods=["GET"]),
@@ -160,10 +168,20 @@ def _expected(request: Request) -> int | None:
     return int(match[1])
 
 
-async def _body(request: Request) -> bytes:
+async def _url(request: Request) -> str:
+    try:
+        url = json.loads(await _body(request, _QUESTION_LIMIT_BYTES))["url"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        url = None
+    if not isinstance(url, str) or not 0 < len(url) <= _URL_LIMIT:
+        raise ServiceError(Code.INVALID_ARGUMENT, 'write {"url": "https://…"}')
+    return url
+
+
+async def _body(request: Request, limit: int = BUNDLE_LIMIT_BYTES) -> bytes:
     pieces = bytearray()
     async for piece in request.stream():
         pieces += piece
-        if len(pieces) > BUNDLE_LIMIT_BYTES:
-            raise ServiceError(Code.TOO_LARGE, f"the bundle is larger than {BUNDLE_LIMIT_BYTES} bytes")
+        if len(pieces) > limit:
+            raise ServiceError(Code.TOO_LARGE, f"the body is larger than {limit} bytes")
     return bytes(pieces)

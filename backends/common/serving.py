@@ -33,7 +33,8 @@ from backends.common.rest_surface import http_problem, rest_routes
 from backends.common.sandbox import SandboxProvider
 from backends.common.service import GitService
 
-GRACE_S: Final = 5
+GRACE_S: Final = 8.0
+"""Less than a supervisor or a container engine waits before it kills: what must be killed is killed and noted here."""
 FAILED: Final = 1
 USAGE: Final = 2
 _ROOT_HOME: Final = Path("/var/lib/crossfade")
@@ -78,13 +79,14 @@ def serve(name: str, build: Callable[[Surroundings], GitService]) -> int:
     try:
         token = InternalToken.take(os.environ)
         longest_s = _seconds(os.environ, "CROSSFADE_LONGEST_OPERATION_S")
+        grace_s = _seconds(os.environ, "CROSSFADE_SHUTDOWN_GRACE_S") or GRACE_S
         around = surroundings(name, options.data_dir, os.environ)
         service = build(around)
         sock = socket.socket(fileno=options.fd) if options.fd is not None else _bind(options.host, options.port)
     except (OSError, ValueError) as exc:
         sys.stderr.write(f"{name}: {exc}\n")
         return FAILED
-    return asyncio.run(_run(Dispatcher(service, token, longest_s), sock, os.environ))
+    return asyncio.run(_run(Dispatcher(service, token, longest_s), sock, os.environ, grace_s))
 
 
 def surroundings(name: str, data_dir: Path, env: MutableMapping[str, str]) -> Surroundings:
@@ -168,7 +170,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, str]) -> int:
+async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, str], grace_s: float) -> int:
     service = dispatcher.service
     hosts = [host.strip() for host in env.get("CROSSFADE_ALLOWED_HOSTS", "").split(",") if host.strip()]
     config = uvicorn.Config(
@@ -179,7 +181,7 @@ async def _run(dispatcher: Dispatcher, sock: socket.socket, env: Mapping[str, st
         ws="none",
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=grace_s,  # type: ignore[arg-type]  # handed to asyncio.wait_for, which takes fractions
         # Longer than the gateway keeps an idle connection: the side that closes should be the one that knows.
         timeout_keep_alive=75,
     )

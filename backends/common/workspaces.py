@@ -7,6 +7,7 @@ The services differ in where sandboxes come from and where notes are kept; that 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -18,7 +19,7 @@ from backends.common.carrying import Manifest, export_bundle, import_bundle
 from backends.common.contract import Arguments, Operation
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
-from backends.common.git_operations import Call, perform
+from backends.common.git_operations import Call, check_remote, perform
 from backends.common.inventory import Inventory, Record, without_credentials
 from backends.common.locks import Fence, WorkspaceLocks
 from backends.common.remotes import RemoteRules
@@ -149,6 +150,20 @@ class Workspaces:
             record = await self.inventory.get(workspace)
             assert record is not None
             return record
+
+    async def check_remote(self, url: str) -> Result:
+        """Whether a clone of a remote would get in, from a sandbox of its own and by the service's own credential.
+
+        Raises:
+            ServiceError: It would not.
+        """
+        workspace = WorkspaceId("crossfade", f"check-{secrets.token_hex(8)}")
+        async with self.locks.hold(workspace):
+            sandbox = await self.sandboxes.obtain(workspace)
+            try:
+                return await check_remote(url, sandbox, self.rules)
+            finally:
+                await to_the_end(self.sandboxes.abandon(sandbox))
 
     async def changed(self, workspace: WorkspaceId, sandbox: Sandbox) -> int:
         """Notes that a write has ended, well or not; returns the new version. Only under the lock."""

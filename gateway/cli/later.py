@@ -22,7 +22,6 @@ LATER: Final[dict[str, str]] = {
     "consistency": "Not yet available: show how far both sides hold the same.",
     "drill": "Not yet available: rehearse a rollback with a fault.",
     "simulate": "Not yet available: try thresholds on recorded traffic.",
-    "check-credentials": "Not yet available: check credentials of the sandbox provider.",
 }
 
 

@@ -39,6 +39,8 @@ _START_LIMIT_S: Final = 60.0
 _STOP_MARGIN_S: Final = 5.0
 _BACKLOG: Final = 1024
 _LOCKING_SERVICE: Final = "approach2"
+_SERVICE_GRACE_S: Final = 8.0
+"""Default of CROSSFADE_SHUTDOWN_GRACE_S, as the services have it."""
 _SERVICE_UMASK: Final = 0o022
 _SECRETS_IN_ENVIRONMENT: Final = frozenset(
     {"CROSSFADE_INTERNAL_TOKEN", "CROSSFADE_FORCE_SECRET", "CROSSFADE_REDIS_URL", "REDISCLI_AUTH"}
@@ -218,6 +220,7 @@ class _Builder:
                 probe=http_probe(sock),
                 # Services run commands as other users, who must be able to read what is made for them.
                 umask=_SERVICE_UMASK,
+                stop_limit_s=_service_grace_s(self.env) + _STOP_MARGIN_S,
             )
             for name, sock in self.bundled.items()
         ]
@@ -328,6 +331,14 @@ def _load(file: Path, parts: Parts) -> Definition:
         names = ", ".join(BUNDLED_PREFIX + name for name in missing)
         raise StartError(f"{file} names {names}, not run here; `crossfade up` starts what its file names at its start")
     return definition
+
+
+def _service_grace_s(env: Mapping[str, str]) -> float:
+    try:
+        return max(float(env.get("CROSSFADE_SHUTDOWN_GRACE_S") or _SERVICE_GRACE_S), 0.0)
+    except ValueError:
+        # The service says so, and does not start.
+        return _SERVICE_GRACE_S
 
 
 def _python(module: str) -> tuple[str, ...]:

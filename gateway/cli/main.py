@@ -55,6 +55,11 @@ COMMANDS: Final[dict[str, Entry]] = {
     "check-config": Entry(
         "Check a migration file and show what it means.", "gateway.cli.check_config", "check_config_command"
     ),
+    "check-credentials": Entry(
+        "Have both sides list remotes with their own credential.",
+        "gateway.cli.check_credentials",
+        "check_credentials_command",
+    ),
     "restart": Entry("Replace the gateway workers one at a time.", "gateway.cli.up", "restart_command"),
     "token": Entry("Create, list and revoke operator tokens.", "gateway.cli.tokens", "app"),
     "force": Entry("Sign a Crossfade-Force header for testers.", "gateway.cli.force", "force_command"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from gateway.cli.main import COMMANDS
+from tests.support.git_http import git_over_http
 from tests.support.up import Up, is_alive, run_to_end, running_up
 from tests.support.waiting import until
 
@@ -123,6 +125,34 @@ async def test_a_killed_service_comes_back_with_its_workspaces(up: Up, ada: Agen
 async def test_the_inventory_is_closed_to_clients(ada: Agent) -> None:
     for path in ("/v1/workspaces", "/v1/workspaces/x", "/v1//workspaces", "/v1/./workspaces", "/v1/%77orkspaces"):
         assert ada.http.get(path).status_code in (400, 404), path
+
+
+async def test_credentials_are_checked_on_both_sides(place: Path, remote: Path) -> None:
+    canary = "ghp_canary-of-check-credentials"
+    (place / "git.token").write_text(canary)
+    with git_over_http(remote.parent, canary) as closed, git_over_http(remote.parent, "another") as refusing:
+        hosts = ",".join(server.url.removeprefix("http://") for server in (closed, refusing))
+        env = {
+            "CROSSFADE_ALLOWED_REMOTES": hosts,
+            "CROSSFADE_GIT_TOKEN_FILE": str(place / "git.token"),
+            "CROSSFADE_GIT_TOKEN_HOSTS": hosts,
+        }
+        async with running_up(place / "data", None, env=env) as running:
+            asked = ["check-credentials", "--data-dir", str(running.data_dir), "--json"]
+            good = run_to_end([*asked, f"{closed.url}/{remote.name}"])
+            assert good.returncode == 0, good.stderr
+            checks = json.loads(good.stdout)["checks"]
+            assert [(row["side"], row["code"], row["credential"]) for row in checks] == [
+                ("old", "ok", True),
+                ("new", "ok", True),
+            ]
+            bad = run_to_end([*asked, f"{refusing.url}/{remote.name}", f"{closed.url}/nothing.git"])
+            assert bad.returncode == 1
+            codes = [row["code"] for row in json.loads(bad.stdout)["checks"]]
+            assert codes == ["remote_auth_failed"] * 2 + ["not_found"] * 2
+            for done in (good, bad):
+                assert canary not in done.stdout + done.stderr
+        assert canary not in running.output.read_text()
 
 
 def test_every_command_can_be_asked_for_help() -> None:

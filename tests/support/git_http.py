@@ -22,7 +22,8 @@ class GitHttp:
         token: Wanted as `x-access-token:<token>`; None = nothing is wanted.
         url: Where it listens.
         authorizations: The field `Authorization` of every request.
-        arrived: Somebody asks for `/hang/…`, which never answers. `/moved/…` redirects, `/echo/…` repeats the token.
+        arrived: Somebody asks for `/hang/…`, which never answers, or for `/slow/…`, which waits
+            for `released`. `/moved/…` redirects, `/echo/…` repeats the token.
     """
 
     root: Path
@@ -41,6 +42,10 @@ class GitHttp:
             self.arrived.set()
             self.released.wait()
             return
+        if path.startswith("/slow/"):
+            self.arrived.set()
+            self.released.wait()
+            path = path.removeprefix("/slow")
         if path.startswith("/echo/"):
             content = f"you said {said}, which is {base64.b64decode((said or '').rpartition(' ')[2])!r}\n".encode()
             handler.send_response(400)

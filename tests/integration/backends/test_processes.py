@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -163,6 +164,56 @@ async def test_a_service_that_is_asked_to_end_ends_its_commands(
     ):
         assert await asyncio.to_thread(service.stop) == 0
         assert processes_with(place) == []
+
+
+async def test_a_service_that_is_asked_to_end_lets_calls_finish(
+    name: str, tmp_path: Path, home: Path, remote: GitHttp
+) -> None:
+    start = Start({**ALLOWED, "CROSSFADE_SHUTDOWN_GRACE_S": "60"})
+    async with (
+        started_service(name, tmp_path / "data", home, start) as service,
+        agent_on("rest", service.url) as agent,
+    ):
+        cloning = asyncio.create_task(agent.call("git.clone", url=f"{remote.url}/slow/project.git"))
+        await until(remote.arrived.is_set, "git asks the remote")
+        service.process.terminate()
+        await until(lambda: not _listens(service.url), "the service takes no new connection")
+        remote.released.set()
+        assert not (await cloning).is_error
+        assert await asyncio.to_thread(service.process.wait, 30) == 0
+
+
+async def test_what_had_to_be_killed_at_the_end_is_known_as_unknown(
+    name: str, tmp_path: Path, home: Path, remote: GitHttp
+) -> None:
+    keyed = Workspace(more={"Idempotency-Key": "once"})
+    start = Start({**ALLOWED, "CROSSFADE_SHUTDOWN_GRACE_S": "0.2"})
+    async with (
+        started_service(name, tmp_path / "data", home, start) as service,
+        agent_on("rest", service.url, keyed) as agent,
+    ):
+        place = f"{remote.url}/hang/project.git"
+        cloning = asyncio.create_task(agent.call("git.clone", url=place))
+        await until(remote.arrived.is_set, "git asks the remote")
+        assert await asyncio.to_thread(service.stop) == 0
+        assert processes_with(place) == []
+        await asyncio.gather(cloning, return_exceptions=True)
+    async with (
+        started_service(name, tmp_path / "data", home, start) as service,
+        agent_on("rest", service.url, keyed) as agent,
+    ):
+        assert (await agent.call("git.clone", url=place)).code == "outcome_unknown"
+
+
+def _listens(url: str) -> bool:
+    place = urlsplit(url)
+    assert place.hostname is not None
+    assert place.port is not None
+    try:
+        socket.create_connection((place.hostname, place.port), timeout=5).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 async def test_the_end_of_the_lifeline_ends_the_service_and_its_commands(
