@@ -28,7 +28,8 @@ test: setup
 torture: setup
 	@CROSSFADE_TEST_RESTARTS=20 $(BIN)/pytest -q tests/integration/test_up_gateway.py -k many_restarts $(ARGS)
 	@CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s tests/integration/test_crowds.py $(ARGS)
-	@CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s tests/integration/backends/test_soak.py $(ARGS)
+	@CROSSFADE_TEST_SOAK_S=120 CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s \
+	  tests/integration/backends/test_soak.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

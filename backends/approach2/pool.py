@@ -22,6 +22,7 @@ from backends.common.sandbox import Sandbox, SandboxProvider
 from backends.common.workspace import WorkspaceId
 
 _REFILL_PAUSE_S: Final = 1.0
+_SWEEP_S: Final = 600.0
 _ATTEMPTS: Final = 5
 _LONGEST_CREATION: Final = timedelta(minutes=10)
 MINIMUM: Final = 3
@@ -66,7 +67,7 @@ class SandboxPoolManager:
         self._size = size
         self._warm: deque[str] = deque()
         self._wanted = asyncio.Event()
-        self._refilling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._is_full = asyncio.Event()
         self._making = asyncio.Lock()
         metrics.POOL_WARM.set_function(lambda: len(self._warm))
@@ -82,21 +83,33 @@ class SandboxPoolManager:
         Raises:
             ServiceError: `sandbox_unavailable`.
         """
-        for name in await self._table.never_made(_LONGEST_CREATION):
-            await self._drop(name)
-        # In this order: what is made meanwhile by another instance is noted before it is there.
-        there = await self._provider.names()
-        known = set(await self._table.names())
-        for name in there:
-            if name not in known:
-                await self._remove_unknown(name)
+        await self.sweep()
         for name in await self._table.named(SandboxState.WARM):
             if await self._healthy(name) is not None:
                 self._warm.append(name)
             else:
                 await self._drop(name)
         self._wanted.set()
-        self._refilling = asyncio.create_task(self._refill())
+        self._tasks = [asyncio.create_task(self._refill()), asyncio.create_task(self._keep_swept())]
+
+    async def sweep(self) -> None:
+        """Removes sandboxes that no row names, and rows whose sandbox is gone; any instance may, at any time.
+
+        Raises:
+            ServiceError: The provider or the database cannot be asked.
+        """
+        for name in await self._table.never_made(_LONGEST_CREATION):
+            await self._drop(name)
+        assigned = await self._table.named(SandboxState.ASSIGNED)
+        # In this order: what is made meanwhile by another instance is noted before it is there.
+        there = set(await self._provider.names())
+        known = set(await self._table.names())
+        for name in there - known:
+            await self._remove_unknown(name)
+        for name in set(assigned) - there:
+            # A list may have been short; a row is not forgotten for that.
+            if await self._provider.find(name) is None:
+                await self._drop(name)
 
     async def wait_warm(self) -> None:
         """Returns once the pool is as warm as it should be."""
@@ -137,9 +150,18 @@ class SandboxPoolManager:
 
     async def aclose(self) -> None:
         """Stops refilling. Warm sandboxes stay for the next run."""
-        if self._refilling is not None:
-            self._refilling.cancel()
-            await asyncio.gather(self._refilling, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep_swept(self) -> None:
+        # An instance that is killed, and does not come back, leaves what the others must find.
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            try:
+                await self.sweep()
+            except ServiceError as exc:
+                _log.warning("sweep_failed", why=exc.message)
 
     async def _refill(self) -> None:
         while True:

@@ -8,6 +8,7 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from backends.common.e2b_provider import E2BProvider, E2BSettings
 
@@ -23,7 +24,7 @@ def e2b_provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> E2
 
     Args:
         name: Of the service.
-        data_dir: Names the owner of the sandboxes where nothing else does.
+        data_dir: Names the owner of the sandboxes where no database and nothing else does.
         env: The environment.
 
     Raises:
@@ -35,7 +36,10 @@ def e2b_provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> E2
         key = Path(file).read_text().strip()
     if not key:
         raise ValueError("CROSSFADE_SANDBOX_PROVIDER=e2b needs E2B_API_KEY or E2B_API_KEY_FILE")
-    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:_DIGEST_CHARACTERS]
+    # Instances that share a table share the sandboxes in it, wherever each keeps its own files.
+    shared = urlsplit(env.get("CROSSFADE_DATABASE_URL", ""))
+    place = f"{shared.hostname}:{shared.port}{shared.path}".encode() if shared.path else os.fsencode(data_dir)
+    digest = hashlib.sha256(place).hexdigest()[:_DIGEST_CHARACTERS]
     return E2BProvider(
         E2BSettings(
             owner=f"{env.get('CROSSFADE_E2B_OWNER') or digest}-{name}",

@@ -30,6 +30,8 @@ _FIELDS: Final = ("sha", "author_name", "author_email", "date", "subject")
 _MESSAGE_LIMIT: Final = 500
 _FATAL: Final = 128
 """Exit code of a git that dies of what it was asked."""
+_NO_TREE: Final = b"Unable to read current working directory"
+"""What git says where another instance has put a clone in the place of what it reads."""
 _CREDENTIALS: Final = re.compile(r"(https?://)[^/@\s]+@")
 _PATHS: Final = re.compile(r"file://[^\s'\"]*|(?<=')/[^']*(?=')|(?<![\w.:/-])/[^\s'\":]+")
 
@@ -459,6 +461,10 @@ _HANDLERS: Final[Mapping[str, Callable[[_At, Any], Awaitable[Result]]]] = {
 
 def _check(done: Finished) -> None:
     if done.code:
+        if _NO_TREE in done.stderr:
+            raise ServiceError(
+                Code.SANDBOX_UNAVAILABLE, "the work tree was replaced by a clone in the middle of the call"
+            )
         raise ServiceError(Code.GIT_FAILED, f"git failed: {_summary(done.stderr)}")
 
 

@@ -54,13 +54,17 @@ class FakeE2B:
 
 
 @contextmanager
-def running_fake_e2b(root: Path) -> Iterator[FakeE2B]:
-    """A server until the block ends."""
+def running_fake_e2b(root: Path, path: str = "") -> Iterator[FakeE2B]:
+    """A server until the block ends; `path` = the PATH of its sandboxes, where that is not the test's."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         url = "http://{}:{}".format(*sock.getsockname())
         process = subprocess.Popen(
             [sys.executable, "-m", "backends.common.fake_e2b", "--fd", str(sock.fileno()), "--root", str(root)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env={
+                **os.environ,
+                **({"PATH": path} if path else {}),
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            },
             pass_fds=[sock.fileno()],
             stderr=subprocess.DEVNULL,
         )

@@ -156,11 +156,12 @@ def sandbox_home() -> Iterator[Path]:
         remove_tree(path)
 
 
-def launch(name: str, data_dir: Path, sandbox_root: Path, start: Start | None = None) -> Service:
+def launch(name: str, data_dir: Path, sandbox_root: Path, start: Start | None = None, port: int = 0) -> Service:
     """Starts a service; the caller waits with `wait_ready` and ends it with `end`."""
     start = start or Start()
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.bind(("127.0.0.1", 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
     url = "http://{}:{}".format(*sock.getsockname())
     env = {
         "PATH": os.environ["PATH"],
