@@ -30,7 +30,7 @@ _FIELDS: Final = ("sha", "author_name", "author_email", "date", "subject")
 _MESSAGE_LIMIT: Final = 500
 _FATAL: Final = 128
 """Exit code of a git that dies of what it was asked."""
-_NO_TREE: Final = b"Unable to read current working directory"
+_NO_TREE: Final = (b"Unable to read current working directory", b"not a git repository: '.git'")
 """What git says where another instance has put a clone in the place of what it reads."""
 _CREDENTIALS: Final = re.compile(r"(https?://)[^/@\s]+@")
 _PATHS: Final = re.compile(r"file://[^\s'\"]*|(?<=')/[^']*(?=')|(?<![\w.:/-])/[^\s'\":]+")
@@ -461,7 +461,7 @@ _HANDLERS: Final[Mapping[str, Callable[[_At, Any], Awaitable[Result]]]] = {
 
 def _check(done: Finished) -> None:
     if done.code:
-        if _NO_TREE in done.stderr:
+        if any(said in done.stderr for said in _NO_TREE):
             raise ServiceError(
                 Code.SANDBOX_UNAVAILABLE, "the work tree was replaced by a clone in the middle of the call"
             )

@@ -28,20 +28,24 @@ class Entry:
         about: One line.
         module: Where its function is.
         function: Its function, or a `typer.Typer` with several.
+        takes_anything: It passes its options on.
     """
 
     about: str
     module: str
     function: str
+    takes_anything: bool = False
 
 
 COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("Run everything on this machine.", "gateway.cli.up", "up_command"),
     "gateway": Entry("Run gateway workers alone.", "gateway.cli.up", "gateway_command"),
     "control": Entry("Run the control process alone.", "gateway.cli.up", "control_command"),
-    "approach1": Entry("Run the old service alone.", "gateway.cli.services", "approach1_command"),
-    "approach2": Entry("Run the new service alone.", "gateway.cli.services", "approach2_command"),
-    "fake-e2b": Entry("Run an E2B-compatible server here.", "gateway.cli.services", "fake_e2b_command"),
+    "approach1": Entry("Run the old service alone.", "gateway.cli.services", "approach1_command", takes_anything=True),
+    "approach2": Entry("Run the new service alone.", "gateway.cli.services", "approach2_command", takes_anything=True),
+    "fake-e2b": Entry(
+        "Run an E2B-compatible server here.", "gateway.cli.services", "fake_e2b_command", takes_anything=True
+    ),
     "status": Entry("Show the state of everything.", "gateway.cli.look", "status_command"),
     "explain": Entry("Show which side a key goes to, and why.", "gateway.cli.look", "explain_command"),
     "audit": Entry("Show who did what, newest first.", "gateway.cli.look", "audit_command"),
@@ -105,7 +109,7 @@ def load(name: str) -> Any:  # noqa: ANN401 - typer keeps the type to itself
         return _single(name, later_command(name), entry.about, takes_anything=True)
     if isinstance(found, typer.Typer):
         return typer.main.get_command(found)
-    return _single(name, found, None)
+    return _single(name, found, None, takes_anything=entry.takes_anything)
 
 
 def _single(name: str, function: Callable[..., None], about: str | None, *, takes_anything: bool = False) -> Any:  # noqa: ANN401 - typer keeps the type to itself

@@ -8,9 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-Arguments = Annotated[
-    list[str] | None, typer.Argument(help="Passed on; `-- --help` shows them.", metavar="[-- OPTIONS]")
-]
+Arguments = Annotated[list[str] | None, typer.Argument(help="Passed on; `-- --help` shows them.", metavar="OPTIONS")]
 
 
 def approach1_command(arguments: Arguments = None) -> None:

@@ -31,7 +31,7 @@ TASKS = min(10 * SCALE, 200)
 WORKSPACES = min(5 * SCALE, 50)
 CALLS = 12
 AT_LEAST_S = float(os.environ.get("CROSSFADE_TEST_SOAK_S", "0"))
-STRIKE_EVERY_S = 3.0
+STRIKE_EVERY_S = 3.0 if SCALE == 1 else 15.0
 SEED = 20260701
 
 # A git that notices when another one writes in the same workspace. Reads and surveys are not writers.
