@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from tests.support.redis_process import running_redis
 from tests.support.services import (
     SERVICES,
     SURFACES,
+    TOKEN,
     Agent,
     RestAgent,
     Service,
@@ -28,6 +30,7 @@ from tests.support.services import (
     sandbox_home,
     wait_ready,
 )
+from tests.support.up import ROOT, Up, start
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +81,29 @@ def services_on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
             yield {"approach2": service}
         finally:
             end(service)
+
+
+@pytest.fixture(scope="session")
+def services_on_gateway(
+    tmp_path_factory: pytest.TempPathFactory, services: dict[str, Service]
+) -> Iterator[dict[str, Service]]:
+    """Both services as clients of a gateway see them, by the name of the one that answers."""
+    shipped = (ROOT / "config" / "migration.yaml").read_text()
+    running: dict[str, Up] = {}
+    try:
+        for name, other in (SERVICES, SERVICES[::-1]):
+            addresses = shipped.replace("bundled:approach1", services[name].url)
+            file = tmp_path_factory.mktemp(f"gateway-{name}") / "migration.yaml"
+            file.write_text(addresses.replace("bundled:approach2", services[other].url))
+            env = {"CROSSFADE_INTERNAL_TOKEN": TOKEN}
+            running[name] = start(file.parent / "data", file, "--workers", "1", env=env)
+        for up in running.values():
+            asyncio.run(up.ready())
+        yield {name: replace(services[name], url=up.runtime["gateway"]) for name, up in running.items()}
+    finally:
+        for up in running.values():
+            up.process.terminate()
+            up.process.wait(60)
 
 
 @pytest.fixture(params=SERVICES)

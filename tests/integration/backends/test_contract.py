@@ -15,9 +15,11 @@ from backends.common.contract import OPERATIONS
 from tests.support.services import SERVICES, Agent, Service, Workspace, agent_on, bare_repository, git, publish
 
 
-@pytest.fixture(params=[*SERVICES, *(f"{name}/e2b" for name in SERVICES), "approach2/postgres"])
+@pytest.fixture(
+    params=[*SERVICES, *(f"{name}/{by}" for by in ("e2b", "gateway") for name in SERVICES), "approach2/postgres"]
+)
 def service(request: pytest.FixtureRequest) -> Service:
-    """Each service with each provider of sandboxes and each database."""
+    """Each service with each provider of sandboxes and each database, directly and through the gateway."""
     name, _, surroundings = request.param.partition("/")
     running: dict[str, Service] = request.getfixturevalue(f"services_on_{surroundings}" if surroundings else "services")
     return running[name]
