@@ -88,7 +88,7 @@ class SandboxPoolManager:
             if await self._healthy(name) is not None:
                 self._warm.append(name)
             else:
-                await self._drop(name)
+                await self._drop_warm(name)
         self._wanted.set()
         self._tasks = [asyncio.create_task(self._refill()), asyncio.create_task(self._keep_swept())]
 
@@ -188,9 +188,7 @@ class SandboxPoolManager:
         """The sandbox, if it is well and the workspace has none yet."""
         sandbox = await self._healthy(name)
         if sandbox is None:
-            metrics.POOL_DROPPED.inc()
-            _log.warning("sandbox_dropped", sandbox=name)
-            await self._drop(name)
+            await self._drop_warm(name)
         elif await self._table.assign(name, workspace):
             return sandbox
         else:
@@ -233,6 +231,14 @@ class SandboxPoolManager:
         if sandbox is None or sandbox.has_repository or not await sandbox.is_healthy():
             return None
         return sandbox
+
+    async def _drop_warm(self, name: str) -> None:
+        """Removes a sandbox that is not fit to be given away; not one that another instance has given away."""
+        # The row first: whoever assigns it would have to find it.
+        if await self._table.remove_warm(name):
+            metrics.POOL_DROPPED.inc()
+            _log.warning("sandbox_dropped", sandbox=name)
+            await self._provider.destroy(name)
 
     async def _drop(self, name: str) -> None:
         await self._provider.destroy(name)

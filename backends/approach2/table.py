@@ -85,6 +85,15 @@ class SandboxTable:
         change = delete(GitSandbox).where(GitSandbox.name == name)
         await self._database.ask(lambda session: session.execute(change))
 
+    async def remove_warm(self, name: str) -> bool:
+        """Forgets a sandbox that waits; False when it does not wait any more: another instance has given it away."""
+        change = (
+            delete(GitSandbox)
+            .where(GitSandbox.name == name, GitSandbox.state == SandboxState.WARM.value)
+            .returning(GitSandbox.name)
+        )
+        return await self._database.ask(lambda session: session.scalar(change)) is not None
+
     # --- inventory -------------------------------------------------------------------------------------------------
 
     async def changed(self, workspace: WorkspaceId, repository: str) -> int:

@@ -101,6 +101,33 @@ async def test_a_restart_takes_over_what_is_warm_and_removes_what_nobody_knows(
     await second.aclose()
 
 
+async def test_what_another_instance_gave_away_is_left_alone(
+    pool: SandboxPoolManager, root: Path, table: SandboxTable
+) -> None:
+    # Another instance has taken over the same warm ones; to it they seem unfit as soon as they are used.
+    other = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 20))
+    await other.start()
+    await other.wait_warm()
+    given = [await pool.checkout(workspace(number)) for number in range(3)]
+    for sandbox in given:
+        shutil.rmtree(root / sandbox.name / "box")
+    mine = await other.checkout(workspace(7))
+    assert mine.name not in {sandbox.name for sandbox in given}
+    assert [await table.find(workspace(number)) for number in range(3)] == [sandbox.name for sandbox in given]
+    assert all((root / sandbox.name).exists() for sandbox in given)
+    await other.aclose()
+
+
+async def test_a_sweep_forgets_workspaces_whose_sandbox_is_gone(
+    pool: SandboxPoolManager, root: Path, table: SandboxTable
+) -> None:
+    gone, kept = [await pool.checkout(workspace(number)) for number in range(2)]
+    shutil.rmtree(root / gone.name)
+    await pool.sweep()
+    assert await table.find(workspace(0)) is None
+    assert await table.find(workspace(1)) == kept.name
+
+
 def test_sizes_come_from_the_environment_and_at_least_three_are_warm() -> None:
     assert PoolSize.from_env({}) == PoolSize(3, 10_000)
     assert PoolSize.from_env({"CROSSFADE_POOL_WARM": "5", "CROSSFADE_POOL_TOTAL": "9"}) == PoolSize(5, 9)
