@@ -1,0 +1,96 @@
+"""JSON as it was sent: whole numbers exact, others decimal, no member twice, nothing that JSON has no word for.
+
+`json` of the standard library takes the last of two members and knows NaN: two services that differ there would pass.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any, Final, NoReturn
+
+DEPTH: Final = 100
+"""Deeper values are not compared: no honest answer is so deep."""
+
+
+class UnreadableError(ValueError):
+    """A body is not JSON that can be compared."""
+
+
+def parse(body: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
+    """Reads a JSON value.
+
+    Raises:
+        UnreadableError: It is none, has a member twice, NaN, or is nested too deeply.
+    """
+    try:
+        text = body.decode("utf-8") if isinstance(body, bytes) else body
+        value = _DECODER.decode(text)
+    except RecursionError as exc:
+        raise UnreadableError("nested too deeply") from exc
+    except UnicodeDecodeError as exc:
+        raise UnreadableError("not UTF-8") from exc
+    except ValueError as exc:
+        raise UnreadableError(str(exc) if isinstance(exc, UnreadableError) else "not JSON") from exc
+    if _is_deeper(value, DEPTH):
+        raise UnreadableError("nested too deeply")
+    return value
+
+
+def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """The same bytes for equal values, whatever the order of members."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_number).encode("utf-8", "surrogatepass")
+
+
+def _number(value: object) -> object:
+    if isinstance(value, Decimal):
+        return f"{value.normalize()}"
+    raise TypeError(type(value))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise UnreadableError("a member stands twice")
+    return members
+
+
+def _refused(_: str) -> NoReturn:
+    raise UnreadableError("NaN or Infinity")
+
+
+def _whole(text: str) -> int:
+    # Python refuses longer ones, since reading them takes quadratic time.
+    if len(text) > _DIGITS:
+        raise UnreadableError("a number is too long")
+    return int(text)
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) > _DIGITS:
+        raise UnreadableError("a number is too long")
+    return Decimal(text)
+
+
+def _is_deeper(value: object, limit: int) -> bool:
+    """Level by level, without recursion."""
+    level: list[Any] = [value]
+    while level:
+        below: list[Any] = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if below and limit <= 1:
+            return True
+        limit -= 1
+        level = below
+    return False
+
+
+_DIGITS: Final = 1000
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refused, parse_int=_whole, parse_float=_decimal
+)

@@ -1,0 +1,241 @@
+"""The walk: what differs, where, and what each rule lets pass."""
+
+from __future__ import annotations
+
+import random
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.compare.json_value import canonical, parse
+from gateway.core.compare.rules import ComparisonRules, PathError, Relax, Rule, split_path
+from gateway.core.compare.tree import MOST, Walk, leaf_paths
+
+Values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def found(left: Any, right: Any, **rules: Any) -> list[tuple[str, str]]:
+    compared = ComparisonRules(**rules)
+    walk = Walk(compared, compared.tree(), b"secret")
+    walk.compare(left, right)
+    return [(difference.path, difference.kind.value) for difference in walk.differences]
+
+
+@given(Values)
+def test_a_value_equals_itself(value: Any) -> None:
+    assert found(value, value) == []
+
+
+@given(Values, Values)
+def test_what_is_not_the_same_differs(left: Any, right: Any) -> None:
+    if canonical(left) != canonical(right):
+        assert found(left, right)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "differences"),
+    [
+        ('{"a": 1}', '{"a": 2}', [("$.a", "value")]),
+        ('{"a": 1}', '{"a": "1"}', [("$.a", "type")]),
+        ('{"a": 1}', '{"a": 1.0}', [("$.a", "type")]),
+        ('{"a": 1}', '{"a": true}', [("$.a", "type")]),
+        ('{"a": 0}', '{"a": false}', [("$.a", "type")]),
+        ('{"a": null}', "{}", [("$.a", "missing")]),
+        ("{}", '{"a": null}', [("$.a", "extra")]),
+        ('{"a": 1}', '{"b": 1}', [("$.a", "missing"), ("$.b", "extra")]),
+        ("[1, 2]", "[2, 1]", [("$", "order")]),
+        ("[1, 2]", "[1]", [("$", "length")]),
+        ("[1, 2]", "[1, 3]", [("$[*]", "value")]),
+        ('[{"a": 1}, {"a": 2}]', '[{"a": 2}, {"a": 1}]', [("$", "order")]),
+        ('{"a": {"b": [1]}}', '{"a": {"b": {"0": 1}}}', [("$.a.b", "type")]),
+        ('{"a": "x"}', '{"a": "x "}', [("$.a", "value")]),
+        ('{"alice@example.org": 1}', '{"alice@example.org": 2}', [("$.*", "value")]),
+        ('{"id12345678": 1}', '{"id12345678": 2}', [("$.*", "value")]),
+    ],
+)
+def test_differences_have_a_path_and_a_kind(left: str, right: str, differences: list[tuple[str, str]]) -> None:
+    assert found(parse(left), parse(right)) == differences
+
+
+@pytest.mark.parametrize(
+    ("rule", "left", "right", "passes"),
+    [
+        (Rule(ignore=True), "1", '"x"', True),
+        (Rule(unordered=True), "[1, 2, 2]", "[2, 1, 2]", True),
+        (Rule(unordered=True), "[1, 2, 2]", "[2, 1, 1]", False),
+        (Rule(unordered=True), "[1, 2]", "[2]", False),
+        (Rule(keyed="id"), '[{"id": 1, "v": 1}, {"id": 2, "v": 2}]', '[{"id": 2, "v": 2}, {"id": 1, "v": 1}]', True),
+        (Rule(keyed="id"), '[{"id": 1, "v": 1}]', '[{"id": 1, "v": 2}]', False),
+        (Rule(keyed="id"), '[{"id": 1}]', "[]", False),
+        (Rule(keyed="id"), '[{"id": 1}, {"id": 1}]', '[{"id": 1}]', False),
+        (Rule(keyed="id"), "[1]", "[1]", False),
+        (Rule(abs_tolerance="0.1"), "1.0", "1.1", True),
+        (Rule(abs_tolerance="0.1"), "1.0", "1.11", False),
+        (Rule(abs_tolerance="0.1"), "1", "1.1", True),
+        (Rule(rel_tolerance="0.01"), "1000", "1010", True),
+        (Rule(rel_tolerance="0.01"), "1000", "1011", False),
+        (Rule(abs_tolerance="1"), "1", '"1"', False),
+        (Rule(within_s=5), '"2026-01-01T00:00:00Z"', '"2026-01-01T01:00:04+01:00"', True),
+        (Rule(within_s=5), '"2026-01-01T00:00:00Z"', '"2026-01-01T00:00:06Z"', False),
+        (Rule(within_s=5), '"2026-01-01T00:00:00Z"', '"soon"', False),
+        (Rule(shape=True), '"2026-01-01T00:00:00Z"', '"2027-01-01T00:00:00.123456789Z"', True),
+        (Rule(shape=True), '"2026-01-01T00:00:00Z"', '"never"', False),
+        (Rule(shape=True), "1", "2", True),
+        (Rule(shape=True), "1", '"2"', False),
+        (Rule(shape=True), "1", "null", False),
+        (Rule(shape=True), '"x"', '""', False),
+        (Rule(shape=True), f'"{"a" * 40}"', f'"{"b" * 40}"', True),
+        (Rule(shape=True), f'"{"a" * 40}"', f'"{"b" * 64}"', False),
+        (Rule(shape=True), f'"{"a" * 40}"', f'"{"z" * 40}"', False),
+        (Rule(shape=True), '"12345678"', '"abcdef01"', True),
+        (Rule(shape=True), '"6a1f1e0c-0000-4000-8000-000000000001"', '"not-a-uuid"', False),
+    ],
+)
+def test_what_a_rule_lets_pass(rule: Rule, left: str, right: str, passes: bool) -> None:
+    differences = found(parse(f'{{"part": {left}}}'), parse(f'{{"part": {right}}}'), by_path={"$.part": rule})
+    assert (differences == []) is passes
+
+
+def test_an_optional_part_may_be_missing_and_must_agree_where_it_is_there() -> None:
+    rules = {"by_path": {"$.a": Rule(optional=True)}}
+    assert found({"a": 1}, {}, **rules) == []
+    assert found({}, {"a": 1}, **rules) == []
+    assert found({"a": 1}, {"a": 2}, **rules) == [("$.a", "value")]
+
+
+def test_rules_below_arrays_any_member_and_at_any_depth() -> None:
+    left, right = {"x": [{"at": 1, "v": 1}], "y": {"z": {"at": 2}}}, {"x": [{"at": 9, "v": 1}], "y": {"z": {"at": 8}}}
+    assert found(left, right, by_path={"$..at": Rule(ignore=True)}) == []
+    assert found(left, right, by_path={"$.x[*].at": Rule(ignore=True)}) == [("$.y.z.at", "value")]
+    assert found(left, right, by_path={"$.x[*].at": Rule(ignore=True), "$.*.z.at": Rule(ignore=True)}) == []
+
+
+def test_an_unordered_array_may_hold_relaxed_parts() -> None:
+    rules = {"by_path": {"$": Rule(unordered=True)}, "relaxed": {"$[*].at": Relax.SHAPE}}
+    left = [{"v": 1, "at": "2026-01-01T00:00:00Z"}, {"v": 2, "at": "2026-01-01T00:00:01Z"}]
+    right = [{"v": 2, "at": "2026-01-01T00:00:02Z"}, {"v": 1, "at": "2026-01-01T00:00:03Z"}]
+    assert found(left, right, **rules) == []
+    right[0]["v"] = 3
+    assert found(left, right, **rules) != []
+
+
+def test_loose_numbers() -> None:
+    assert found(parse("[1]"), parse("[1.0]"), loose_numbers=True) == []
+    assert found(parse("[1]"), parse("[1.5]"), loose_numbers=True) == [("$[*]", "value")]
+    assert found(parse("[1]"), parse("[true]"), loose_numbers=True) == [("$[*]", "type")]
+
+
+def test_the_number_of_named_differences_is_bounded() -> None:
+    rules = ComparisonRules()
+    walk = Walk(rules, rules.tree(), b"secret")
+    walk.compare(list(range(1000)), list(range(1, 1001)))
+    assert len(walk.differences) == MOST
+    assert walk.unnamed == 900
+
+
+def test_no_value_is_shown() -> None:
+    canary = "s3cr3t-of-a-client"
+    rules = ComparisonRules()
+    walk = Walk(rules, rules.tree(), b"secret")
+    walk.compare({"a": canary, canary + " ": 1, "n": 123456789}, {"a": canary + "!", "n": 1})
+    assert len(walk.differences) == 3
+    said = str([difference.document() for difference in walk.differences])
+    assert canary not in said
+    assert "123456789" not in said
+
+
+@pytest.mark.parametrize("path", ["", "a", "$a", "$.", "$[0]", "$.a.", "$.a..b", "$..", "$.a[", "$" + ".a" * 400])
+def test_a_path_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(PathError):
+        split_path(path)
+
+
+def test_leaf_paths() -> None:
+    assert leaf_paths({"a": [{"b": 1}, {"c": []}], "d": {}}) == {"$.a[*].b", "$.a[*].c", "$.d"}
+
+
+def test_rules_survive_their_document() -> None:
+    rules = ComparisonRules(
+        by_path={"$.a": Rule(keyed="id", within_s=1.5)},
+        equal_statuses=(frozenset({200, 204}),),
+        incomparable_codes=frozenset({"unknown_workspace"}),
+        relaxed={"$.b": Relax.ORDER},
+    )
+    assert ComparisonRules.from_document(rules.document()) == rules
+    assert rules.version != rules.relaxed_by({"$.c": Relax.SHAPE}).version
+
+
+# --- two hundred changes -------------------------------------------------------------------------------------------
+
+
+def document(rng: random.Random) -> dict[str, Any]:
+    """An answer with parts that change from call to call, among parts that do not."""
+    return {
+        "id": f"{rng.getrandbits(32):08x}-0000-4000-8000-{rng.getrandbits(48):012x}",
+        "at": f"2026-01-01T00:00:{rng.randrange(60):02}.{rng.randrange(10**6):06}Z",
+        "total": 2,
+        "price": parse("19.99"),
+        "paid": False,
+        "note": None,
+        "owner": {"name": "ada", "age": 36, "tags": ["a", "b", "c"]},
+        "items": [
+            {
+                "sku": f"sku-{n}",
+                "count": n,
+                "seen_at": f"2026-01-02T03:04:{rng.randrange(60):02}Z",
+                "size": parse("1.5"),
+            }
+            for n in range(4)
+        ],
+        "labels": rng.sample(["x", "y", "z"], 3),
+    }
+
+
+LEARNT = {
+    "$.id": Relax.SHAPE,
+    "$.at": Relax.SHAPE,
+    "$.items[*].seen_at": Relax.SHAPE,
+    "$.labels": Relax.ORDER,
+}
+
+
+def change(value: dict[str, Any], rng: random.Random) -> str:
+    """Makes one change that means something; says which."""
+    place = rng.choice(["top", "owner", "item"])
+    target: dict[str, Any] = {"top": value, "owner": value["owner"], "item": rng.choice(value["items"])}[place]
+    stable = [name for name in target if name not in ("id", "at", "seen_at", "labels", "items", "owner")]
+    name = rng.choice(stable)
+    kind = rng.choice(["value", "type", "missing", "extra", "order", "drift", "noisy"])
+    if kind == "value":
+        target[name] = "".join(rng.choices(string.ascii_lowercase, k=6))
+    elif kind == "type":
+        target[name] = [target[name]]
+    elif kind == "missing":
+        del target[name]
+    elif kind == "extra":
+        target["more"] = 1
+    elif kind == "order":
+        value["owner"]["tags"].reverse()
+    elif kind == "drift":
+        value["price"] += parse("0.01")
+    else:
+        # In the noisy parts themselves: what they are, not which one.
+        part = rng.choice(["id", "at", "labels"])
+        value[part] = {"id": "none", "at": 5, "labels": ["x", "y", "w"]}[part]
+    return f"{kind} of {name} in {place}"
+
+
+def test_every_change_that_means_something_is_found_beside_noise() -> None:
+    rng = random.Random(20261124)
+    for _ in range(200):
+        left, right = document(rng), document(rng)
+        assert found(left, right, relaxed=LEARNT) == []
+        what = change(right, rng)
+        assert found(left, right, relaxed=LEARNT) != [], what
