@@ -7,14 +7,14 @@ import random
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from gateway.core.counts import Counts, add
-from gateway.core.model import Definition, Instance, Side
+from gateway.core.model import Definition, Instance, Side, SideDefinition
 from gateway.core.snapshot import Snapshot
 from gateway.edge.express import ExpressLane
 from gateway.edge.general import GeneralLane
@@ -29,15 +29,22 @@ from gateway.parts import Parts, read_secret
 from gateway.settings import LoadedMigration, SettingsError, load_migration
 from gateway.settings.addresses import parse_instance
 from gateway.settings.gateway_file import GatewaySettings
-from gateway.state.connect import RedisClient, connect
+from gateway.shadow.copies import CopyPolicy, read_fields
+from gateway.shadow.limits import ShadowLimits
+from gateway.shadow.mirror import Mirror
+from gateway.state.connect import REDIS_ERRORS, RedisClient, connect
 from gateway.state.counters import CounterStore
+from gateway.state.evidence import EvidenceStore
 from gateway.state.feed import FeedSettings, PolicyFeed
+from gateway.state.noise import NoiseStore
 from gateway.state.policy_store import PolicyStore
 from gateway.state.snapshot_file import SnapshotFile
 from gateway.telemetry.counters import RequestCounters
 from gateway.upstream import EjectionLimits, SideUpstream, UpstreamLimits
 
 _INCARNATION_BYTES: Final = 8
+_SECRET_BYTES: Final = 32
+_SHADOW_S: Final = 0.5
 
 _log = structlog.get_logger("crossfade.app")
 
@@ -126,6 +133,23 @@ class DataPlane:
         self._published = CounterStore(self.state.redis, definition.migration)
         self._upstream_limits = _upstream_limits(settings)
         self._upstreams = self._build_upstreams(definition)
+        self._shadow_limits = ShadowLimits(**settings.shadow.model_dump())
+        self._copiers = self._build_copiers(definition)
+        self._evidence = EvidenceStore(self.state.redis, definition.migration)
+        self._noise = NoiseStore(self.state.redis, definition.migration)
+        self._secret = secrets.token_bytes(_SECRET_BYTES)
+        self._shadow = Mirror(
+            definition,
+            self._copiers,
+            _copy_policies(definition),
+            self._shadow_limits,
+            self._counters,
+            self._evidence,
+            self._is_mirrored,
+            random.random,
+            self._secret,
+        )
+        self._following: asyncio.Task[None] | None = None
         # What the clients of the sides counted that a reload has replaced.
         self._counted_before: Counts = {}
         listener = Listener(EdgeLimits(**settings.edge.model_dump()), self._counters.refused)
@@ -147,6 +171,7 @@ class DataPlane:
                 # Tells requests apart and guards nothing; a system call for each would cost more than the rest of it.
                 entropy=random.Random(secrets.randbits(256)).getrandbits,  # noqa: S311 - see above
             ),
+            self._shadow,
         )
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
@@ -157,7 +182,9 @@ class DataPlane:
 
     async def start(self) -> None:
         """Follows the policy and looks up the sides' names."""
-        await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in self._upstreams.values()))
+        upstreams = (*self._upstreams.values(), *self._copiers.values())
+        await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in upstreams))
+        self._following = asyncio.create_task(self._follow_shadow())
 
     async def reload(self) -> bool:
         """Reads the certificate and the migration file again. What is broken stays as it was; False then."""
@@ -180,20 +207,25 @@ class DataPlane:
         try:
             loaded = await asyncio.to_thread(load_parts_migration, parts, settings)
             definition = loaded.definition
-            upstreams = self._build_upstreams(definition)
+            upstreams, copiers = self._build_upstreams(definition), self._build_copiers(definition)
+            policies = _copy_policies(definition)
         except (CrossfadeError, SettingsError, OSError, ValueError) as exc:
             _log.error("definition_refused", why=str(exc))
             return False
         if definition.migration != self._definition.migration:
             _log.error("definition_refused", why=f"the migration is {self._definition.migration}; restart for another")
             return False
-        await asyncio.gather(*(upstream.start() for upstream in upstreams.values()))
+        await asyncio.gather(*(upstream.start() for upstream in (*upstreams.values(), *copiers.values())))
         self._counted_before = self._upstream_counts()
         before, self._upstreams = self._upstreams, upstreams
         self._definition = definition
         self._plane.sides = upstreams
         self.state.feed.replace_definition(definition)
-        for upstream in before.values():
+        retired = [*before.values(), *self._copiers.values()]
+        # In place: whoever mirrors asks for a side's client each time.
+        self._copiers.update(copiers)
+        self._shadow.replace_definition(definition, policies)
+        for upstream in retired:
             upstream.retire()
         _log.info("definition", digest=definition.digest[:12])
         return True
@@ -212,6 +244,8 @@ class DataPlane:
             **(_decides_by(snapshot) if snapshot is not None else {"epoch": None}),
             "sides": {side.value: upstream.stats().state_blob() for side, upstream in self._upstreams.items()},
             "upstream": self._upstream_counts(),
+            "noise": self._shadow.noise(),
+            "shadow": self._shadow.state(),
             **self._counters.blob(),
         }
 
@@ -225,11 +259,64 @@ class DataPlane:
 
     async def aclose(self) -> None:
         """Ends everything. The server has drained by then."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self._shadow.aclose()
+        await self._evidence.flush()
         await self._published.aclose()
-        await asyncio.gather(self.state.aclose(), *(upstream.aclose() for upstream in self._upstreams.values()))
+        upstreams = (*self._upstreams.values(), *self._copiers.values())
+        await asyncio.gather(self.state.aclose(), *(upstream.aclose() for upstream in upstreams))
+
+    def _is_mirrored(self, operation: str) -> bool:
+        """Whether the policy in force still mirrors an operation."""
+        snapshot = self.state.feed.current
+        plan = snapshot.plans.get(operation) if snapshot is not None else None
+        return plan is not None and plan.mirror_limit > 0
+
+    async def _follow_shadow(self) -> None:
+        """Writes evidence, and learns what operators have accepted, behind the requests."""
+        has_secret = False
+        while True:
+            await asyncio.sleep(_SHADOW_S)
+            await self._evidence.flush()
+            try:
+                self._shadow.relax((await self._noise.read()).relaxed)
+                if not has_secret:
+                    self._shadow.use_secret(await self._evidence.secret(self._secret))
+                    has_secret = True
+            except REDIS_ERRORS:
+                # What was accepted before stays accepted.
+                continue
+
+    def _build_copiers(self, definition: Definition) -> dict[Side, SideUpstream]:
+        """Clients for copies: connections, limits and judgement of instances of their own."""
+        concurrency = self._shadow_limits.concurrency
+        limits = replace(self._upstream_limits, connections=concurrency, idle_connections=concurrency)
+        return {side: SideUpstream(replace(definition.sides[side], health=None), limits) for side in Side}
 
     def _build_upstreams(self, definition: Definition) -> dict[Side, SideUpstream]:
         return {side: SideUpstream(definition.sides[side], self._upstream_limits) for side in Side}
+
+
+def _copy_policies(definition: Definition) -> dict[Side, CopyPolicy]:
+    """What copies for each side carry.
+
+    Raises:
+        ValueError: A file of header fields cannot be used.
+        OSError: It cannot be read.
+    """
+    return {side: _copy_policy(definition.sides[side]) for side in Side}
+
+
+def _copy_policy(side: SideDefinition) -> CopyPolicy:
+    file = side.mirror_headers_file
+    if file is None:
+        return CopyPolicy(side.is_trusted)
+    try:
+        return CopyPolicy(side.is_trusted, read_fields(Path(file).read_text(encoding="utf-8")))
+    except ValueError as exc:
+        raise ValueError(f"{file}: {exc}") from exc
 
 
 def _decides_by(snapshot: Snapshot) -> dict[str, Any]:

@@ -6,13 +6,16 @@ protocol into whoever asks for it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.core.compare.evidence import Found
 from gateway.core.decide import Doubt
+from gateway.core.mirroring import Unmirrored
 from gateway.core.model import Deadlines, ErrorCode, Headers, Side
 from gateway.core.outcome import Outcome
+from gateway.core.snapshot import Plan
 
 
 @dataclass(slots=True)
@@ -196,6 +199,62 @@ class Upstream(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class ServedRead:
+    """A read that is on its way to the side that serves it, and might be mirrored.
+
+    Attributes:
+        plan: Of its operation.
+        side: Who serves it.
+        key: Its key, or None.
+        request_id: Joins the pair; chooses the sample.
+        is_mcp: Whether it came over MCP.
+        request: As it goes to the serving side; its body is whole, or there is none.
+        hosts: By side, as `Snapshot.hosts`.
+        client_host: The `Host` that the client sent, or None.
+    """
+
+    plan: Plan
+    side: Side
+    key: str | None
+    request_id: bytes
+    is_mcp: bool
+    request: UpstreamRequest
+    hosts: Mapping[Side, tuple[bytes | None, bytes]]
+    client_host: bytes | None
+
+
+class Witness(Protocol):
+    """Hears of the answer to a read that is mirrored, as it passes. Never waits, never fails."""
+
+    def answer_received(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer."""
+
+    def head_received(self, status: int, headers: Headers) -> None:
+        """The final head."""
+
+    def body_received(self, data: bytes) -> None:
+        """A piece of the body."""
+
+    def answer_completed(self) -> None:
+        """The end of the body."""
+
+    def lost(self, why: Unmirrored) -> None:
+        """No answer, or no more of it."""
+
+
+class Shadow(Protocol):
+    """Mirrors reads, as the data plane sees it. Never waits."""
+
+    def witness(self, read: ServedRead) -> Witness | None:
+        """Who hears of the answer to a read that is mirrored; None where it is not, which is then counted."""
+        ...
+
+    def unmirrored(self, operation: str, why: Unmirrored) -> None:
+        """A read is not mirrored."""
+        ...
+
+
 Clock = Callable[[], float]
 """Monotonic seconds."""
 
@@ -228,4 +287,28 @@ class Observer(Protocol):
 
     def force_ignored(self) -> None:
         """A `Crossfade-Force` was invalid, expired or not allowed here."""
+        ...
+
+
+class ShadowObserver(Protocol):
+    """What the shadow reports. Every call is cheap and never waits."""
+
+    def mirrored(self, operation: str, result: str) -> None:
+        """A read was mirrored (`sent`), or was not, or not compared: one of `Unmirrored`."""
+        ...
+
+    def mirror_answered(self, operation: str, side: Side, outcome: Outcome, seconds: float) -> None:
+        """A side has answered a copy of a read, or has not."""
+        ...
+
+    def compared(self, operation: str, result: str) -> None:
+        """A pair was judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when it was."""
+        ...
+
+
+class EvidenceSink(Protocol):
+    """Where differences are kept. Never waits."""
+
+    def note(self, found: Found) -> None:
+        """Keeps what was found."""
         ...

@@ -76,7 +76,7 @@ def fitted(settings: GatewaySettings) -> GatewaySettings:
     Where descriptors ran out before `edge.connections` is reached, nobody would be let go for a new client: the
     listener must know the bound that holds.
     """
-    reserve = 2 * settings.upstream.connections + _OTHER_DESCRIPTORS
+    reserve = 2 * (settings.upstream.connections + settings.shadow.concurrency) + _OTHER_DESCRIPTORS
     wanted = settings.edge.connections + reserve
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from typing import NewType, Self
+from typing import Final, NewType, Self
+
+from gateway.core.compare.rules import ComparisonRules
 
 Ppm = NewType("Ppm", int)
 """A share in parts per million, 0..1_000_000."""
@@ -21,6 +23,8 @@ Epoch = NewType("Epoch", int)
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields in wire order: lower-case name, raw value."""
+
+_PLAIN_COMPARISON: Final = ComparisonRules()
 
 PPM_ALL = Ppm(1_000_000)
 PPM_NONE = Ppm(0)
@@ -156,6 +160,8 @@ class SideDefinition:
         host: Replaces the client's `Host` when set.
         ca_file: Authority that signs the instances' certificates, or None for the system's.
         health: Active probe, or None.
+        is_trusted: Whether it may see clients' credentials in copies of their reads.
+        mirror_headers_file: Holds header fields that copies carry instead, `Name: value` a line, or None.
     """
 
     side: Side
@@ -164,6 +170,8 @@ class SideDefinition:
     host: str | None = None
     ca_file: str | None = None
     health: HealthProbe | None = None
+    is_trusted: bool = False
+    mirror_headers_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +251,7 @@ class Operation:
         body_limit_bytes: Largest request body.
         strict: Whether a killed read of a pending key is refused rather than answered stale.
         failure_codes: Problem codes in an answer that blame the side.
+        comparison: How the answers of both sides are compared.
     """
 
     name: str
@@ -254,6 +263,7 @@ class Operation:
     body_limit_bytes: int = 1 << 20
     strict: bool = False
     failure_codes: frozenset[str] = frozenset()
+    comparison: ComparisonRules = _PLAIN_COMPARISON
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Final
 
 from gateway.core.classify import Router
 from gateway.core.keys import body_may_decide, header_names_of
+from gateway.core.mirroring import Unmirrored
 from gateway.core.model import (
     PPM_NONE,
     SCOPE_ALL,
@@ -33,7 +34,7 @@ from gateway.core.model import (
     Writes,
 )
 from gateway.core.side_choice import share_limit
-from gateway.core.stages import Route, rank, route, share_in
+from gateway.core.stages import TABLE, Route, rank, route, share_in
 
 _MCP_BODY_LIMIT_BYTES: Final = 4 << 20
 """Where no operation is matched by MCP: the limit of the reference SDK's own server."""
@@ -65,6 +66,8 @@ class Plan:
         behaves_killed: The policy is stale and the stage is one in which old is complete.
         body_decides: Whether the key may stand in the body.
         must_have_key: A write of a dual group that new may own: never forwarded without a key.
+        mirror_limit: Hashes of request ids below it are mirrored; 0 for none.
+        unmirrored: Why none is, where stage or kill says so.
     """
 
     operation: Operation
@@ -81,6 +84,8 @@ class Plan:
     behaves_killed: bool
     body_decides: bool
     must_have_key: bool
+    mirror_limit: int = 0
+    unmirrored: Unmirrored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,12 @@ def _widest_latch(definition: Definition, latches: Mapping[Scope, Latch], operat
     )
 
 
+def _why_unmirrored(stage: Stage, *, is_killed: bool) -> Unmirrored | None:
+    if not TABLE[stage].mirrors:
+        return Unmirrored.STAGE
+    return Unmirrored.KILL if is_killed else None
+
+
 def compile_snapshot(
     definition: Definition,
     policy: Policy,
@@ -234,6 +245,8 @@ def compile_snapshot(
         effective = PPM_NONE if latch else share_in(mine.stage, mine.percent)
         pinned = policy.groups.get(group.name, GroupPolicy())
         authority = route(mine.stage, operation.op_class)
+        behaves_killed = stale and authority is Route.OLD
+        unmirrored = _why_unmirrored(mine.stage, is_killed=latch is not None or behaves_killed)
         plans[operation.name] = Plan(
             operation=operation,
             group=group,
@@ -246,13 +259,15 @@ def compile_snapshot(
             killed_at=effective_scope(definition, latch.scope) if latch else None,
             allow=pinned.allow,
             deny=pinned.deny,
-            behaves_killed=stale and authority is Route.OLD,
+            behaves_killed=behaves_killed,
             body_decides=body_may_decide(group.recipes),
             must_have_key=(
                 group.writes is Writes.DUAL
                 and operation.op_class is OperationClass.WRITE
                 and authority is not Route.OLD
             ),
+            mirror_limit=0 if unmirrored else share_limit(mine.mirror),
+            unmirrored=unmirrored,
         )
     recipes = [recipe for group in definition.groups.values() for recipe in group.recipes]
     return Snapshot(

@@ -51,7 +51,7 @@ TABLE: Final[dict[Stage, StageRow]] = {
     row.stage: row
     for row in (
         StageRow(Stage.OFF, Route.OLD, Route.OLD, False, False, False, True, "nothing"),
-        StageRow(Stage.SHADOW_READ, Route.OLD, Route.OLD, True, False, False, False, "stops mirroring"),
+        StageRow(Stage.SHADOW_READ, Route.OLD, Route.OLD, True, False, False, True, "stops mirroring"),
         StageRow(Stage.DUAL_WRITE, Route.OLD, Route.OLD, False, True, True, False, "stops applying, keeps logging"),
         StageRow(
             Stage.SHADOW, Route.OLD, Route.OLD, True, True, True, False, "stops applying and mirroring, keeps logging"

@@ -12,6 +12,7 @@ from enum import Flag, auto
 import structlog
 
 from gateway.core.headers import trailers_to_client
+from gateway.core.mirroring import Unmirrored
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
@@ -20,7 +21,7 @@ from gateway.edge.passage import Passage, outcome_of, outcome_of_fault
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.errors import RevokedError, UpstreamError
-from gateway.ports import UpstreamCall
+from gateway.ports import UpstreamCall, Witness
 
 _log = structlog.get_logger("crossfade.edge")
 
@@ -63,6 +64,7 @@ class Run:
         "_passage",
         "_status",
         "_wants_body",
+        "_witness",
     )
 
     def __init__(self, plane: Plane, exchange: Exchange) -> None:
@@ -74,6 +76,7 @@ class Run:
         self._is_paused = False
         self._wants_body = False
         self._status = 0
+        self._witness: Witness | None = None
         self._finished = _Half.NONE
         exchange.run = self
 
@@ -133,13 +136,19 @@ class Run:
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer."""
         fields = self._passage.answer_fields(status, headers, length)
+        witness, self._witness = self._witness, None
         self._end(outcome_of(status))
         self._exchange.answer(status, fields, body)
+        # The client comes first.
+        if witness is not None:
+            witness.answer_received(status, headers, body)
 
     def head_received(self, status: int, headers: Headers, length: int | None) -> None:
         """The final head."""
         self._status = status
         self._exchange.start(status, self._passage.answer_fields(status, headers, length))
+        if self._witness is not None:
+            self._witness.head_received(status, headers)
 
     def body_received(self, data: bytes) -> None:
         """A piece of the body, or bytes of a tunnel."""
@@ -148,6 +157,8 @@ class Run:
             exchange.write_raw(data)
         else:
             exchange.write(data, more=True)
+            if self._witness is not None:
+                self._witness.body_received(data)
         if exchange.is_write_paused and not self._is_paused and self._call is not None:
             self._is_paused = True
             self._call.pause()
@@ -156,8 +167,11 @@ class Run:
         """The end of the body."""
         if trailers:
             self._exchange.trailers = trailers_to_client(trailers)
+        witness, self._witness = self._witness, None
         self._end(outcome_of(self._status))
         self._exchange.write(b"", more=False)
+        if witness is not None:
+            witness.answer_completed()
 
     def switched(self, headers: Headers) -> None:
         """The side has switched protocols: the answer is given, what follows is a tunnel."""
@@ -213,12 +227,17 @@ class Run:
         body = self._body = exchange.take_whole_body() if exchange.arrival.has_body else None
         if self._wants_body or passage.is_outdated:
             passage.decide(body or b"")
-        self._call = passage.upstream.send(passage.request(body), passage.key, self)
+        self._dispatch(body)
 
     def _send_again(self) -> None:
+        self._passage.decide_again()
+        self._dispatch(self._body)
+
+    def _dispatch(self, body: bytes | None) -> None:
         passage = self._passage
-        passage.decide_again()
-        self._call = passage.upstream.send(passage.request(self._body), passage.key, self)
+        request = passage.request(body)
+        self._call = passage.upstream.send(request, passage.key, self)
+        self._witness = passage.witness(request)
 
     def _finish_half(self, half: _Half) -> None:
         self._finished |= half
@@ -258,4 +277,8 @@ class Run:
         # Else the two would hold each other until the garbage collector comes: memory that is used anew for every
         # request is memory that is never in the processor's cache.
         self._exchange.run = None
+        if self._witness is not None:
+            witness, self._witness = self._witness, None
+            is_gone = outcome is Outcome.CLIENT_GONE
+            witness.lost(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
         self._passage.ended(outcome)

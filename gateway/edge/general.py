@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from gateway.core.headers import trailers_to_client
+from gateway.core.mirroring import Unmirrored
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
@@ -20,7 +21,7 @@ from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched
 from gateway.errors import RevokedError, UpstreamError
-from gateway.ports import StreamedBody, UpstreamResponse
+from gateway.ports import StreamedBody, UpstreamResponse, Witness
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -56,7 +57,7 @@ class GeneralLane:
 class _Carrier:
     """Carries one request."""
 
-    __slots__ = ("_arrival", "_body", "_exchange", "_passage", "_plane", "_receive", "_send", "_started")
+    __slots__ = ("_arrival", "_body", "_exchange", "_passage", "_plane", "_receive", "_send", "_started", "_witness")
 
     def __init__(self, plane: Plane, arrival: Arrival, receive: Receive, send: Send, exchange: Exchange | None) -> None:
         self._plane = plane
@@ -67,6 +68,7 @@ class _Carrier:
         self._exchange = exchange
         self._body: bytes | None = None
         self._started = False
+        self._witness: Witness | None = None
 
     async def run(self) -> None:
         """Carries the request and reports how it ended."""
@@ -93,6 +95,9 @@ class _Carrier:
             raise
         finally:
             self._passage.ended(outcome)
+            if self._witness is not None:
+                is_gone = outcome is Outcome.CLIENT_GONE
+                self._witness.lost(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
 
     async def _carry(self) -> Outcome:
         passage = self._passage
@@ -104,7 +109,9 @@ class _Carrier:
         body = self._body_to_send()
         while True:
             try:
-                response = await passage.upstream.exchange(passage.request(body), passage.key, self._pass_interim)
+                request = passage.request(body)
+                response = await passage.upstream.exchange(request, passage.key, self._pass_interim)
+                self._witness = passage.witness(request)
                 break
             except RevokedError:
                 passage.decide_again()
@@ -186,17 +193,29 @@ class _Carrier:
             headers = [item for item in headers if item[0] != b"content-length"]
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         self._started = True
+        witness = self._witness
+        if witness is not None:
+            witness.head_received(response.status, response.headers)
         while piece := await response.read():
             if length is not None:
                 length -= len(piece)
             await self._send({"type": "http.response.body", "body": piece, "more_body": length != 0})
+            if witness is not None:
+                witness.body_received(piece)
             if length == 0:
                 # Learn that the side's message is really over before its connection is used again.
                 await response.read()
+                self._tell_end()
                 return
         if response.trailers and self._exchange is not None:
             self._exchange.trailers = trailers_to_client(response.trailers)
         await self._send(_BODY_END)
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        witness, self._witness = self._witness, None
+        if witness is not None:
+            witness.answer_completed()
 
     async def _refuse(self, refusal: Refusal) -> None:
         answer = self._passage.refusal(refusal)

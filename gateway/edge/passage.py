@@ -33,6 +33,7 @@ from gateway.core.headers import (
     to_side,
 )
 from gateway.core.keys import KeyInputs, body_needed, read_key
+from gateway.core.mirroring import Unmirrored, is_conditional, is_sampled
 from gateway.core.model import Deadlines, ErrorCode, Headers, OperationClass, Side
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import JSONRPC_PARSE_ERROR, Refusal
@@ -41,7 +42,7 @@ from gateway.core.stages import Route
 from gateway.edge.plane import Plane
 from gateway.edge.problem import STATUS, Problem, RpcShape, problem
 from gateway.errors import UpstreamError
-from gateway.ports import StreamedBody, Upstream, UpstreamRequest
+from gateway.ports import ServedRead, StreamedBody, Upstream, UpstreamRequest, Witness
 
 SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
@@ -95,6 +96,7 @@ class Passage:
         "_doubts",
         "_facts",
         "_incoming",
+        "_is_mcp",
         "_is_told_by_header",
         "_plan",
         "_plane",
@@ -115,6 +117,7 @@ class Passage:
         self._rpc: RpcShape | None = None
         self._request_id = b""
         self._is_told_by_header = False
+        self._is_mcp = False
         self._trusted = False
         self._snapshot: Snapshot | None = None
         self._incoming: Incoming | None = None
@@ -222,6 +225,7 @@ class Passage:
         self.key = None
         classified = snapshot.router.classify(facts)
         message: object = None
+        self._is_mcp = classified.is_mcp
         self._is_told_by_header = classified.is_mcp and classified.operation is not None
         if classified.body_names_operation:
             limit = self._bounded(snapshot.mcp_body_limit_bytes)
@@ -333,6 +337,52 @@ class Passage:
             holds=self._holds,
             upgrade=arrival.upgrade,
         )
+
+    def witness(self, request: UpstreamRequest) -> Witness | None:
+        """Who hears of the answer, for a read that is mirrored.
+
+        Args:
+            request: As it goes to the side that was decided for.
+        """
+        plan, shadow = self._plan, self._plane.shadow
+        if shadow is None or plan is None or plan.operation.op_class is not OperationClass.READ:
+            return None
+        why = plan.unmirrored or self._why_unmirrored(plan, request)
+        if why is not None:
+            shadow.unmirrored(plan.operation.name, why)
+            return None
+        assert self._snapshot is not None
+        assert self._incoming is not None
+        assert self.side is not None
+        client_host = next((value for name, value in self._incoming.headers if name == b"host"), None)
+        return shadow.witness(
+            ServedRead(
+                plan=plan,
+                side=self.side,
+                key=self.key,
+                request_id=self._request_id,
+                is_mcp=self._is_mcp,
+                request=request,
+                hosts=self._snapshot.hosts,
+                client_host=client_host,
+            )
+        )
+
+    def _why_unmirrored(self, plan: Plan, request: UpstreamRequest) -> Unmirrored | None:
+        assert self._snapshot is not None
+        if not plan.mirror_limit or not is_sampled(
+            self._snapshot.definition.migration, self._request_id, plan.mirror_limit
+        ):
+            return Unmirrored.NOT_SAMPLED
+        if request.upgrade is not None:
+            return Unmirrored.UPGRADE
+        if isinstance(request.body, StreamedBody):
+            return Unmirrored.STREAMING
+        if not request.may_retry:
+            return Unmirrored.UNCONFIRMED
+        if any(is_conditional(name) for name, _ in request.headers):
+            return Unmirrored.CONDITIONAL
+        return None
 
     def _write_fields(self, headers: Headers) -> Headers:
         if self._plan is None or self._plan.operation.op_class is not OperationClass.WRITE:

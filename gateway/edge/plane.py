@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gateway.core.model import Side
 from gateway.core.snapshot import Snapshot
-from gateway.ports import Observer, Upstream
+from gateway.ports import Observer, Shadow, Upstream
 
 
 class SnapshotSource(Protocol):
@@ -71,10 +71,11 @@ class Plane:
         observer: Is told what happened.
         settings: Fixed for the life of the process.
         clock: Time and entropy.
+        shadow: Mirrors reads; None: nobody does.
         in_flight: Requests being carried.
     """
 
-    __slots__ = ("clock", "in_flight", "observer", "settings", "sides", "source")
+    __slots__ = ("clock", "in_flight", "observer", "settings", "shadow", "sides", "source")
 
     def __init__(
         self,
@@ -83,10 +84,12 @@ class Plane:
         observer: Observer,
         settings: LaneSettings,
         clock: LaneClock,
+        shadow: Shadow | None = None,
     ) -> None:
         self.source = source
         self.sides = sides
         self.observer = observer
         self.settings = settings
         self.clock = clock
+        self.shadow = shadow
         self.in_flight = 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final, TypeVar
 
+from gateway.core.compare.rules import ComparisonRules, Rule, split_path
 from gateway.core.file_policy import FilePolicy
 from gateway.core.model import (
     Deadlines,
@@ -42,6 +43,7 @@ from gateway.settings.digest import digest_of
 from gateway.settings.findings import Findings
 from gateway.settings.key_sources import parse_source
 from gateway.settings.migration_file import (
+    CompareShape,
     DeadlinesShape,
     DefaultShape,
     MigrationShape,
@@ -52,6 +54,7 @@ from gateway.settings.policy_rules import wished_policy
 from gateway.settings.problems import KeyPath
 from gateway.settings.routes import parse_path, parse_rest
 
+_HEADER_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _FAILURE_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 ValueT = TypeVar("ValueT")
@@ -148,7 +151,14 @@ def _side(side: Side, shape: SideShape, findings: Findings, around: Surroundings
         host=_try(parse_host_field, shape.host, (*here, "host"), findings) if shape.host is not None else None,
         ca_file=shape.ca_file,
         health=_health(shape, (*here, "health"), findings),
+        # What ships with the gateway is of the same house.
+        is_trusted=shape.trusted if shape.trusted is not None else _is_bundled(shape),
+        mirror_headers_file=shape.mirror_headers_file,
     )
+
+
+def _is_bundled(shape: SideShape) -> bool:
+    return all(instance.startswith(BUNDLED_PREFIX) for instance in shape.instances)
 
 
 def _health(shape: SideShape, path: KeyPath, findings: Findings) -> HealthProbe | None:
@@ -176,7 +186,38 @@ def _operation(name: str, shape: OperationShape, group: str, findings: Findings,
         body_limit_bytes=shape.body_limit,
         strict=shape.strict,
         failure_codes=frozenset(_each(_failure_code, shape.failure_codes, (*here, "failure_codes"), findings)),
+        comparison=_comparison(shape.compare, (*here, "compare"), findings),
     )
+
+
+def _comparison(shape: CompareShape, here: KeyPath, findings: Findings) -> ComparisonRules:
+    rules: dict[str, Rule] = {}
+    for path, part in shape.parts.items():
+        if _try(split_path, path, (*here, "parts", path), findings) is None:
+            continue
+        said = part.model_dump()
+        for name in ("abs_tolerance", "rel_tolerance"):
+            # As text: a binary fraction is not the number that the file names.
+            said[name] = None if said[name] is None else repr(said[name])
+        rules[path] = Rule(**said)
+        if part.unordered and part.keyed is not None:
+            findings.contradiction((*here, "parts", path), "is unordered and keyed; write one of them")
+    return ComparisonRules(
+        by_path=rules,
+        headers=_each(_header_name, shape.headers, (*here, "headers"), findings),
+        equal_statuses=tuple(frozenset(group) for group in shape.equal_statuses),
+        incomparable_codes=frozenset(
+            _each(_failure_code, shape.incomparable_codes, (*here, "incomparable_codes"), findings)
+        ),
+        loose_numbers=shape.loose_numbers,
+        is_comparable=shape.comparable,
+    )
+
+
+def _header_name(text: str) -> str:
+    if not _HEADER_NAME.fullmatch(text):
+        raise ValueError(f'"{text}" is no header name; write it in lower case, such as content-type')
+    return text
 
 
 def _rest(shape: OperationShape, here: KeyPath, findings: Findings) -> tuple[RestMatch, ...]:

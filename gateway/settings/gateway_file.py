@@ -100,6 +100,21 @@ class UpstreamShape(Shape):
     ejection: EjectionShape = EjectionShape()
 
 
+class ShadowShape(Shape):
+    """What one worker spends on mirrored reads; `gateway.shadow.limits.ShadowLimits`."""
+
+    queue: Count = 1000
+    queue_bytes: Bytes = 32 << 20
+    concurrency: Count = 64
+    deadline_s: Seconds = 30.0
+    waiting_s: Seconds = 5.0
+    body_bytes: Bytes = 1 << 20
+    compare_s: Seconds = 10.0
+    lag_s: Seconds = 5.0
+    rereads: Count = 256
+    noise_percent: Annotated[float, Field(ge=0, le=100)] = 5.0
+
+
 class PhasesShape(Shape):
     """Deadlines by phase, for what the migration file does not set; null = unbounded."""
 
@@ -149,6 +164,7 @@ class GatewaySettings(Shape):
         tls: Certificate of the data port; without one it speaks plain HTTP.
         edge: Bounds of the client side.
         upstream: Bounds of the sides' clients.
+        shadow: Bounds of mirrored reads.
         deadlines: Defaults for the phases of an exchange.
         drain: How a worker leaves.
         log: Logging.
@@ -169,6 +185,7 @@ class GatewaySettings(Shape):
     tls: TlsShape = TlsShape()
     edge: EdgeShape = EdgeShape()
     upstream: UpstreamShape = UpstreamShape()
+    shadow: ShadowShape = ShadowShape()
     deadlines: PhasesShape = PhasesShape()
     drain: DrainShape = DrainShape()
     log: LogShape = LogShape()

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, Strict
 
+from gateway.core.compare.rules import DEFAULT_HEADERS
 from gateway.core.model import Balance, OperationClass, Ppm, Side, Stage, Writes
 from gateway.core.percent import parse_percent
 from gateway.settings.validation import Shape
@@ -55,6 +56,8 @@ class SideShape(Shape):
     host: str | None = None
     ca_file: str | None = None
     health: HealthShape | None = None
+    trusted: bool | None = None
+    mirror_headers_file: str | None = None
 
 
 class SidesShape(Shape):
@@ -93,6 +96,30 @@ class DeadlinesShape(Shape):
     between_bytes_s: Seconds | None = None
 
 
+class PartShape(Shape):
+    """How one part of an answer is compared."""
+
+    ignore: bool = False
+    unordered: bool = False
+    keyed: str | None = None
+    optional: bool = False
+    shape: bool = False
+    abs_tolerance: Annotated[float, Field(ge=0)] | None = None
+    rel_tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+    within_s: Annotated[float, Field(ge=0, le=SECONDS_LIMIT)] | None = None
+
+
+class CompareShape(Shape):
+    """How the answers of both sides are compared."""
+
+    parts: dict[str, PartShape] = Field(default_factory=dict)
+    headers: list[str] = Field(default_factory=lambda: list(DEFAULT_HEADERS))
+    equal_statuses: list[list[Annotated[int, Field(ge=200, le=599)]]] = Field(default_factory=list)
+    incomparable_codes: list[str] = Field(default_factory=list)
+    loose_numbers: bool = False
+    comparable: bool = True
+
+
 class OperationShape(Shape):
     """An operation."""
 
@@ -108,6 +135,7 @@ class OperationShape(Shape):
     body_limit: Bytes = 1 << 20
     strict: bool = False
     failure_codes: list[str] = Field(default_factory=list)
+    compare: CompareShape = CompareShape()
 
 
 class DefaultShape(Shape):

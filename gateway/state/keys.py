@@ -43,6 +43,25 @@ class Keys:
         return f"cf:{self.migration}:counters"
 
     @property
+    def evidence(self) -> str:
+        """Sorted set: signature of a difference, by when it was last seen."""
+        return f"cf:{self.migration}:evidence"
+
+    def evidence_of(self, signature: str) -> str:
+        """Hash: `what` (JSON), counts, `first`, `last`, `requests` (JSON)."""
+        return f"cf:{self.migration}:evidence:{signature}"
+
+    @property
+    def evidence_secret(self) -> str:
+        """String: key of the digests in evidence."""
+        return f"cf:{self.migration}:evidence:secret"
+
+    @property
+    def noise(self) -> str:
+        """String: JSON of the accepted relaxations, with a version."""
+        return f"cf:{self.migration}:noise"
+
+    @property
     def offers(self) -> str:
         """Hash: process id -> JSON of the policy it remembers, after Redis lost it."""
         return f"cf:{self.migration}:offers"

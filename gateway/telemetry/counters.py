@@ -1,7 +1,7 @@
 """What one process counted since it began: plain integers, cheap to raise, flushed by a timer.
 
-Implements `ports.Observer`. What it gives away (`blob`) is cumulative and fit for JSON; adding up blobs is the business
-of `ledger`.
+Implements `ports.Observer` and `ports.ShadowObserver`. What it gives away (`blob`) is cumulative and fit for JSON; adding
+up blobs is the business of `ledger`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,14 @@ class Cell:
         self.buckets: dict[int, int] = {}
         self.seconds = 0.0
 
+    def note(self, outcome: Outcome, seconds: float) -> None:
+        """Counts a request."""
+        self.outcomes[outcome] += 1
+        if outcome in _TIMED:
+            bucket = bucket_of(seconds)
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+            self.seconds += seconds
+
     def blob(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -55,6 +63,9 @@ class RequestCounters:
         self._cells: dict[str, dict[Side | None, Cell]] = {}
         self._refused: Counter[ErrorCode] = Counter()
         self._doubts: Counter[Doubt] = Counter()
+        self._mirror: dict[str, Counter[str]] = {}
+        self._compared: dict[str, Counter[str]] = {}
+        self._copies: dict[str, dict[Side, Cell]] = {}
         self._forged = 0
         self._force_ignored = 0
 
@@ -63,12 +74,7 @@ class RequestCounters:
         sides = self._cells.get(operation or UNMATCHED)
         if sides is None:
             sides = self._cells[operation or UNMATCHED] = {Side.OLD: Cell(), Side.NEW: Cell(), None: Cell()}
-        cell = sides[side]
-        cell.outcomes[outcome] += 1
-        if outcome in _TIMED:
-            bucket = bucket_of(seconds)
-            cell.buckets[bucket] = cell.buckets.get(bucket, 0) + 1
-            cell.seconds += seconds
+        sides[side].note(outcome, seconds)
 
     def refused(self, code: ErrorCode) -> None:
         """See `ports.Observer`."""
@@ -86,6 +92,25 @@ class RequestCounters:
         """See `ports.Observer`."""
         self._force_ignored += 1
 
+    def mirrored(self, operation: str, result: str) -> None:
+        """See `ports.ShadowObserver`."""
+        counts = self._mirror.get(operation)
+        if counts is None:
+            counts = self._mirror[operation] = Counter()
+        counts[result] += 1
+
+    def mirror_answered(self, operation: str, side: Side, outcome: Outcome, seconds: float) -> None:
+        """See `ports.ShadowObserver`."""
+        sides = self._copies.setdefault(operation, {Side.OLD: Cell(), Side.NEW: Cell()})
+        sides[side].note(outcome, seconds)
+
+    def compared(self, operation: str, result: str) -> None:
+        """See `ports.ShadowObserver`."""
+        counts = self._compared.get(operation)
+        if counts is None:
+            counts = self._compared[operation] = Counter()
+        counts[result] += 1
+
     def blob(self) -> dict[str, Any]:
         """Everything counted so far, for JSON."""
         return {
@@ -95,6 +120,11 @@ class RequestCounters:
             },
             "refused": {code.value: count for code, count in self._refused.items()},
             "doubts": {doubt.value: count for doubt, count in self._doubts.items()},
+            "mirror": {name: dict(counts) for name, counts in self._mirror.items()},
+            "comparisons": {name: dict(counts) for name, counts in self._compared.items()},
+            "copies": {
+                name: {side.value: cell.blob() for side, cell in sides.items()} for name, sides in self._copies.items()
+            },
             "forged": self._forged,
             "force_ignored": self._force_ignored,
         }

@@ -43,6 +43,7 @@ class _Collector(Collector):
         totals = self._ledger.totals()
         yield from _requests(totals.get("operations", {}))
         yield from _plain(totals)
+        yield from _shadow(totals, self._ledger)
         yield from _upstream_counts(totals.get("upstream", {}))
         yield from _upstream_state(self._ledger)
         yield from _policy(self._ledger)
@@ -92,6 +93,40 @@ def _plain(totals: Counts) -> Iterator[Metric]:
         "Crossfade-Force fields that were invalid or not allowed.",
         totals.get("force_ignored", 0),
     )
+
+
+def _shadow(totals: Counts, ledger: Ledger) -> Iterator[Metric]:
+    mirror = CounterMetricFamily(
+        "crossfade_mirror", "Reads that were mirrored (sent), or why they were not.", labels=["operation", "result"]
+    )
+    for operation, counts in sorted(totals.get("mirror", {}).items()):
+        for result, count in sorted(counts.items()):
+            mirror.add_metric([operation, result], count)
+    yield mirror
+    compared = CounterMetricFamily(
+        "crossfade_comparisons",
+        "Pairs of answers by what came of them; suspected ones are read again, and then settled.",
+        labels=["operation", "result"],
+    )
+    for operation, counts in sorted(totals.get("comparisons", {}).items()):
+        for result, count in sorted(counts.items()):
+            compared.add_metric([operation, result], count)
+    yield compared
+    copies = CounterMetricFamily(
+        "crossfade_copies", "Copies of reads by how they ended.", labels=["operation", "side", "outcome"]
+    )
+    for operation, sides in sorted(totals.get("copies", {}).items()):
+        for side, cell in sorted(sides.items()):
+            for outcome, count in sorted(cell.get("outcomes", {}).items()):
+                copies.add_metric([operation, side, outcome], count)
+    yield copies
+    state = GaugeMetricFamily(
+        "crossfade_shadow", "What a worker's shadow holds, and how much it may.", labels=["worker", "what"]
+    )
+    for worker, blob in sorted(ledger.live.items()):
+        for what, count in sorted(blob.get("shadow", {}).items()):
+            state.add_metric([worker, what], count)
+    yield state
 
 
 def _upstream_counts(sides: Mapping[str, Any]) -> Iterator[Metric]:

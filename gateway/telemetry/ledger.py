@@ -16,7 +16,18 @@ Blob = Mapping[str, Any]
 
 _OVERLAP: Final = 4
 """How many earlier incarnations of a process may still report; older ones are gone."""
-_COUNTED: Final = ("operations", "refused", "doubts", "forged", "force_ignored", "upstream")
+_COUNTED: Final = (
+    "operations",
+    "refused",
+    "doubts",
+    "mirror",
+    "comparisons",
+    "copies",
+    "noise",
+    "forged",
+    "force_ignored",
+    "upstream",
+)
 
 
 class Ledger:

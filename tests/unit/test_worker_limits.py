@@ -14,7 +14,7 @@ from gateway.settings.gateway_file import GatewaySettings
 from gateway.worker import fitted
 soft, hard, connections = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-settings = GatewaySettings.model_validate({"edge": {"connections": connections}, "upstream": {"connections": 10}})
+settings = GatewaySettings.model_validate({"edge": {"connections": connections}, "upstream": {"connections": 10}, "shadow": {"concurrency": 10}})
 found = fitted(settings).edge.connections
 print(json.dumps([found, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]))
 """
@@ -23,9 +23,9 @@ print(json.dumps([found, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]))
 @pytest.mark.parametrize(
     ("soft", "hard", "wanted", "connections", "limit"),
     [
-        (256, 1024, 100, 100, 256),
-        (256, 1024, 500, 500, 648),
-        (256, 1024, 5000, 876, 1024),
+        (256, 1024, 100, 100, 268),
+        (256, 1024, 500, 500, 668),
+        (256, 1024, 5000, 856, 1024),
         (100, 100, 5000, 1, 100),
     ],
 )

@@ -170,7 +170,7 @@ def test_no_change_is_no_change(writes: Writes) -> None:
     [
         (OFF, "crossfade stage workspace live --reason …"),
         (Stage.SHADOW_READ, "crossfade stage workspace live --reason …"),
-        (RAMPDOWN, "crossfade stage workspace off --reason …"),
+        (RAMPDOWN, "crossfade stage workspace shadow_read --reason …"),
         (Stage.COMPLETE, None),
     ],
 )

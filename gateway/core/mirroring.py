@@ -1,0 +1,53 @@
+"""Which reads are mirrored: by stage, by kills, and by a sample of requests that is not the cohort."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from gateway.core.side_choice import key_hash
+
+EVERY: Final = 1 << 64
+"""The limit that every request is below."""
+
+
+class Unmirrored(StrEnum):
+    """Why a read was not mirrored, or not compared."""
+
+    STAGE = "stage"
+    """Its stage mirrors nothing."""
+    KILL = "kill"
+    NOT_SAMPLED = "not_sampled"
+    STREAMING = "streaming"
+    """The request's body was passed on as it came."""
+    UPGRADE = "upgrade"
+    UNCONFIRMED = "unconfirmed"
+    """MCP headers named a read, and the body did not say so."""
+    CONDITIONAL = "conditional"
+    """Ranges and conditions are about one side's copy."""
+    NOT_ACCEPTED = "not_accepted"
+    """The serving side gave no whole answer."""
+    CLIENT_GONE = "client_gone"
+    TOO_LARGE = "too_large"
+    QUEUE_FULL = "queue_full"
+    TOO_LATE = "too_late"
+    """It waited so long that the other side would not answer about the same state."""
+    COMPARISON_FULL = "comparison_full"
+    """More answers wait to be compared than may."""
+    COMPARISON_LOST = "comparison_lost"
+    """The process that compares was lost with it."""
+
+
+_CONDITIONAL: Final = frozenset(
+    {b"range", b"if-range", b"if-none-match", b"if-match", b"if-modified-since", b"if-unmodified-since"}
+)
+
+
+def is_conditional(name: bytes) -> bool:
+    """Whether a field of a request makes the answer depend on what the client holds."""
+    return name in _CONDITIONAL
+
+
+def is_sampled(migration: str, request_id: bytes, limit: int) -> bool:
+    """Whether a request is in the sample. Its salt is its own: the sample must not be the cohort."""
+    return limit >= EVERY or key_hash(f"{migration}:mirror", request_id.decode("latin-1")) < limit

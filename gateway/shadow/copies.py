@@ -1,0 +1,75 @@
+"""The copy of a read for a side: the same request, marked, named after that side, credentials only where allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from gateway.core.model import Headers, Side
+from gateway.ports import ServedRead, UpstreamRequest
+
+_MARK: Final = (b"crossfade-copy", b"mirror")
+CREDENTIALS: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPolicy:
+    """What copies for a side carry.
+
+    Attributes:
+        is_trusted: Clients' credentials go with them.
+        replacing: Fields that they carry instead of the client's of the same name.
+    """
+
+    is_trusted: bool = False
+    replacing: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def copy_for(read: ServedRead, side: Side, policies: Mapping[Side, CopyPolicy], deadline_s: float) -> UpstreamRequest:
+    """The copy of a read.
+
+    Args:
+        read: As it was served.
+        side: For whom; the serving side gets copies too, for learning and for a second look.
+        policies: By side.
+        deadline_s: Bounds the whole exchange, where the operation does not bound it more.
+    """
+    policy = policies[side]
+    dropped = {name for name, _ in policy.replacing}
+    # The serving side has seen them already.
+    if not policy.is_trusted and side is not read.side:
+        dropped |= CREDENTIALS
+    host, fallback = read.hosts[side]
+    headers: Headers = []
+    for name, value in read.request.headers:
+        if name == b"host":
+            headers.append((name, host or read.client_host or fallback))
+        elif name not in dropped:
+            headers.append((name, value))
+    total_s = read.request.deadlines.total_s
+    bound_s = deadline_s if total_s is None else min(deadline_s, total_s)
+    return replace(
+        read.request,
+        headers=[*headers, *policy.replacing, _MARK],
+        deadlines=replace(read.request.deadlines, total_s=bound_s),
+        holds=None,
+        upgrade=None,
+    )
+
+
+def read_fields(text: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Reads header fields, `Name: value` a line.
+
+    Raises:
+        ValueError: A line is no field. The message holds no value.
+    """
+    fields = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, value = line.partition(":")
+        if not colon or not name.isascii() or not name.replace("-", "").isalnum() or not value.strip().isprintable():
+            raise ValueError(f"line {number} is no header field; write Name: value")
+        fields.append((name.lower().encode(), value.strip().encode("latin-1", "replace")))
+    return tuple(fields)

@@ -1,0 +1,72 @@
+"""The relaxations that operators accepted, in Redis: one JSON value with a version, replaced under compare-and-set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, cast
+
+from gateway.core.compare.rules import PathError, Relax, split_path
+from gateway.state.connect import RedisClient
+from gateway.state.keys import Keys
+
+Relaxed = Mapping[str, Mapping[str, Relax]]
+"""By operation and path."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedNoise:
+    """What was accepted.
+
+    Attributes:
+        version: Grows with every change; 0 = nothing was ever accepted.
+        relaxed: By operation and path.
+    """
+
+    version: int = 0
+    relaxed: Relaxed = field(default_factory=dict)
+
+
+class NoiseStore:
+    """Accepted relaxations of one migration. Every method may raise one of `connect.REDIS_ERRORS`."""
+
+    def __init__(self, redis: RedisClient, migration: str) -> None:
+        self._redis = redis
+        self._key = Keys(migration).noise
+        self._accept = redis.register_script(
+            files("gateway.state").joinpath("lua/accept_noise.lua").read_text(encoding="utf-8")
+        )
+
+    async def read(self) -> AcceptedNoise:
+        """What is accepted now. What cannot be read relaxes nothing."""
+        stored = cast("bytes | None", await self._redis.get(self._key))
+        if stored is None:
+            return AcceptedNoise()
+        try:
+            return _decode(json.loads(stored))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return AcceptedNoise()
+
+    async def replace(self, before: AcceptedNoise, relaxed: Relaxed) -> AcceptedNoise | None:
+        """Replaces what was read; None when somebody else was first."""
+        after = AcceptedNoise(before.version + 1, {name: paths for name, paths in relaxed.items() if paths})
+        document = {
+            "version": after.version,
+            "relaxed": {name: {path: relax.value for path, relax in paths.items()} for name, paths in relaxed.items()},
+        }
+        done = await self._accept(keys=[self._key], args=[before.version, json.dumps(document)])
+        return after if done else None
+
+
+def _decode(document: dict[str, Any]) -> AcceptedNoise:
+    relaxed: dict[str, dict[str, Relax]] = {}
+    for name, paths in document["relaxed"].items():
+        for path, relax in paths.items():
+            try:
+                split_path(path)
+            except PathError:
+                continue
+            relaxed.setdefault(name, {})[path] = Relax(relax)
+    return AcceptedNoise(int(document["version"]), relaxed)
