@@ -109,6 +109,7 @@ class Copier:
 
     def offer(self, job: Job) -> bool:
         """Takes a job where there is room; else it is counted and gone."""
+        self._expire()
         if len(self._queue) >= self._limits.queue or self.held + job.size > self._limits.queue_bytes:
             self._observer.mirrored(job.read.plan.operation.name, Unmirrored.QUEUE_FULL)
             return False
@@ -129,14 +130,19 @@ class Copier:
     # ---------------------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
+        self._expire()
         while self._queue and self._running < self.cap:
             job = self._queue.popleft()
-            if not self._is_wanted(job.read.plan.operation.name):
-                self._drop(job, Unmirrored.KILL)
-            elif self._loop.time() - job.at > self._limits.waiting_s:
-                self._drop(job, Unmirrored.TOO_LATE)
-            else:
+            if self._is_wanted(job.read.plan.operation.name):
                 self._send(job)
+            else:
+                self._drop(job, Unmirrored.KILL)
+
+    def _expire(self) -> None:
+        """Makes room for what is fresh."""
+        too_late = self._loop.time() - self._limits.waiting_s
+        while self._queue and self._queue[0].at < too_late:
+            self._drop(self._queue.popleft(), Unmirrored.TOO_LATE)
 
     def _drop(self, job: Job, why: Unmirrored) -> None:
         self._observer.mirrored(job.read.plan.operation.name, why)

@@ -1,7 +1,7 @@
 """What one process counted since it began: plain integers, cheap to raise, flushed by a timer.
 
-Implements `ports.Observer` and `ports.ShadowObserver`. What it gives away (`blob`) is cumulative and fit for JSON; adding
-up blobs is the business of `ledger`.
+Implements `ports.Observer` and `ports.ShadowObserver`. What it gives away (`blob`) is cumulative and fit for JSON;
+adding up blobs is the business of `ledger`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from gateway.settings.gateway_file import GatewaySettings
 from gateway.worker import fitted
 soft, hard, connections = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-settings = GatewaySettings.model_validate({"edge": {"connections": connections}, "upstream": {"connections": 10}, "shadow": {"concurrency": 10}})
+few = {"upstream": {"connections": 10}, "shadow": {"concurrency": 10}}
+settings = GatewaySettings.model_validate({"edge": {"connections": connections}, **few})
 found = fitted(settings).edge.connections
 print(json.dumps([found, resource.getrlimit(resource.RLIMIT_NOFILE)[0]]))
 """
