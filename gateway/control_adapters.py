@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from gateway.control.ports import Document, StoreUnavailableError
+from gateway.control.ports import Document, Relaxed, StoreUnavailableError
 from gateway.core.audit import AuditEntry
 from gateway.core.model import Epoch, Latch, Policy
 from gateway.core.roles import Role, TokenInfo
@@ -20,7 +20,9 @@ from gateway.state.boot import restore_by_hand
 from gateway.state.codec import CodecError
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.counters import CounterStore
+from gateway.state.evidence import EvidenceStore
 from gateway.state.feed import PolicyFeed
+from gateway.state.noise import AcceptedNoise, NoiseStore
 from gateway.state.policy_store import PolicyStore
 from gateway.state.tokens import TokenStore
 from gateway.telemetry.ledger import Ledger
@@ -115,6 +117,33 @@ class StoredTokens:
         return await _ask(self._tokens.revoke(name))
 
 
+class StoredEvidence:
+    """See `gateway.control.ports.Evidence`."""
+
+    def __init__(self, store: EvidenceStore) -> None:
+        self._store = store
+
+    async def page(self, limit: int, cursor: str | None, operation: str | None) -> tuple[list[Document], str | None]:
+        """See the port."""
+        return await _ask_twice(lambda: self._store.page(limit, cursor, operation))
+
+
+class StoredNoise:
+    """See `gateway.control.ports.Noise`."""
+
+    def __init__(self, store: NoiseStore) -> None:
+        self._store = store
+
+    async def read(self) -> tuple[int, Relaxed]:
+        """See the port."""
+        accepted = await _ask_twice(self._store.read)
+        return accepted.version, accepted.relaxed
+
+    async def replace(self, version: int, relaxed: Relaxed) -> bool:
+        """See the port."""
+        return await _ask(self._store.replace(AcceptedNoise(version), relaxed)) is not None
+
+
 class WorkerCounters:
     """See `gateway.control.ports.Counters`. Read from Redis on a timer.
 
@@ -131,6 +160,10 @@ class WorkerCounters:
     def live(self) -> Mapping[str, Mapping[str, Any]]:
         """See the port."""
         return self._live
+
+    def totals(self) -> Document:
+        """See the port."""
+        return self.ledger.totals()
 
     def window(self, now: float) -> tuple[Document, float]:
         """See the port."""

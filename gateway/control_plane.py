@@ -22,7 +22,7 @@ from gateway.control.app import create_app
 from gateway.control.gather import gather
 from gateway.control.ports import StoreUnavailableError
 from gateway.control.wishes import complete_wishes
-from gateway.control_adapters import SAMPLE_S, StoredPolicy, StoredTokens, WorkerCounters
+from gateway.control_adapters import SAMPLE_S, StoredEvidence, StoredNoise, StoredPolicy, StoredTokens, WorkerCounters
 from gateway.control_stray_keys import StrayKeys
 from gateway.control_token import MachineToken
 from gateway.core.audit import AuditEntry
@@ -38,6 +38,8 @@ from gateway.small_server import SmallServer, SmallServerConfig
 from gateway.state.boot import WriteBack, first_boot
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.counters import CounterStore
+from gateway.state.evidence import EvidenceStore
+from gateway.state.noise import NoiseStore
 from gateway.state.tokens import TokenStore
 from gateway.telemetry.exposition import Metrics
 
@@ -89,6 +91,8 @@ class ControlPlane:
                 tokens=tokens,
                 counters=self._counters,
                 files=self,
+                evidence=StoredEvidence(EvidenceStore(self.state.redis, migration)),
+                noise=StoredNoise(NoiseStore(self.state.redis, migration)),
                 bootstrap=self._machine_token,
                 metrics=Metrics(self._counters.ledger).render,
                 notes=self._notes,

@@ -14,12 +14,9 @@ LATER: Final[dict[str, str]] = {
     "relay": "Not yet available: apply copied writes to the other side.",
     "promote": "Not yet available: go to the next share once its gate is open.",
     "hold": "Not yet available: keep detectors and promotions from acting.",
-    "comparisons": "Not yet available: show how answers of both sides compared.",
-    "noise": "Not yet available: show what comparisons ignore.",
     "writes": "Not yet available: show copied writes.",
     "reconcile": "Not yet available: compare and repair both sides.",
     "backfill": "Not yet available: copy older data to the new side.",
-    "consistency": "Not yet available: show how far both sides hold the same.",
     "drill": "Not yet available: rehearse a rollback with a fault.",
     "simulate": "Not yet available: try thresholds on recorded traffic.",
 }

@@ -55,6 +55,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "rollback": Entry("Go back to the stage where old answers.", "gateway.cli.policy", "rollback_command"),
     "kill": Entry("Return to old at once; stays until re-armed.", "gateway.cli.policy", "kill_command"),
     "rearm": Entry("Remove exactly one kill.", "gateway.cli.policy", "rearm_command"),
+    "comparisons": Entry("Show where answers of both sides differ.", "gateway.cli.comparisons", "comparisons_command"),
+    "noise": Entry("Show what differs within one side; accept it.", "gateway.cli.comparisons", "noise_command"),
+    "consistency": Entry("Show how far both sides hold the same.", "gateway.cli.comparisons", "consistency_command"),
     "apply": Entry("Make a migration file current.", "gateway.cli.apply", "apply_command"),
     "check-config": Entry(
         "Check a migration file and show what it means.", "gateway.cli.check_config", "check_config_command"

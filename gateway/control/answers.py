@@ -208,6 +208,88 @@ class AuditPage(Answer):
     next: str | None
 
 
+class DifferenceState(Answer):
+    """One place where two answers differ: shapes and digests, never values."""
+
+    path: str
+    kind: str
+    left: str
+    right: str
+    left_digest: str
+    right_digest: str
+
+
+class ComparisonGroup(Answer):
+    """Differences of one kind. `left` is the serving side."""
+
+    signature: str
+    operation: str
+    serving: Literal["old", "new"]
+    rules: str
+    differences: list[DifferenceState]
+    suspected: int
+    mismatch: int
+    refuted: int
+    first_seen: float
+    last_seen: float
+    request_ids: list[str]
+
+
+class ComparisonPage(Answer):
+    """Groups of differences, last seen first."""
+
+    items: list[ComparisonGroup]
+    next: str | None
+
+
+class ConsistencyItem(Answer):
+    """The three figures of a group or an operation, 0-1; what is not measured is null."""
+
+    target: str
+    matches: int
+    mismatches: int
+    incomparable: dict[str, int]
+    read_agreement: float | None
+    read_agreement_at_least: float | None
+    write_delivery: float | None
+    state: float | None
+
+
+class ConsistencyList(Answer):
+    """How far both sides hold the same."""
+
+    items: list[ConsistencyItem]
+    next: str | None
+
+
+class ProposalState(Answer):
+    """A part that differs between two answers of one side. `relax` is null where nothing makes it pass."""
+
+    path: str
+    relax: Literal["shape", "order", "presence"] | None
+    seen: int
+    pairs: int
+    is_held: bool
+
+
+class NoiseItem(Answer):
+    """What was learnt of an operation, and what was accepted."""
+
+    operation: str
+    version: int
+    pairs: int
+    is_too_noisy: bool
+    accepted: dict[str, Literal["shape", "order", "presence"]]
+    proposals: list[ProposalState]
+
+
+class NoiseList(Answer):
+    """Noise of every read."""
+
+    items: list[NoiseItem]
+    next: str | None
+
+
 class TokenState(Answer):
     """A token, without its secret."""
 

@@ -55,6 +55,7 @@ ScopeName = Annotated[
 RoleName = Annotated[
     Role, PlainValidator(_role), WithJsonSchema({"type": "string", "enum": [str(role) for role in Role]})
 ]
+PartPath = Annotated[str, Field(min_length=1, max_length=512)]
 Key = Annotated[str, Field(min_length=1, max_length=KEY_LIMIT)]
 
 
@@ -143,6 +144,20 @@ class ApplyBody(Body):
             raise ValueError("say either policy or restore: true")
         if self.restore and self.dry_run:
             raise ValueError("a restore has no dry run; look at the status")
+        return self
+
+
+class NoiseBody(Body):
+    """Accepts proposals for an operation, or takes accepted ones back."""
+
+    accept: Annotated[list[PartPath], Field(max_length=500)] = []
+    drop: Annotated[list[PartPath], Field(max_length=500)] = []
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.accept and not self.drop:
+            raise ValueError("say what to accept or what to drop")
         return self
 
 

@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.control import answers
 from gateway.control.acts import Acts, Order, Outcome
-from gateway.control.bodies import KEY_LIMIT, ApplyBody, ChangeBody, KillBody, RearmBody, TokenBody
+from gateway.control.bodies import KEY_LIMIT, ApplyBody, ChangeBody, KillBody, NoiseBody, RearmBody, TokenBody
+from gateway.control.comparisons import changed_noise, consistency_items, noise_items
 from gateway.control.endpoints import PAGE_DEFAULT, PAGE_LIMIT, Endpoint
 from gateway.control.explain import explain
 from gateway.control.gather import gather
@@ -23,8 +24,11 @@ from gateway.control.moves import apply_wishes, move_group, move_operation, rest
 from gateway.control.ports import (
     Bootstrap,
     Counters,
+    Evidence,
     Feed,
     Files,
+    Noise,
+    Relaxed,
     Store,
     StoreUnavailableError,
     Tokens,
@@ -33,16 +37,18 @@ from gateway.control.problems import Code, Refused, invalid, unavailable
 from gateway.control.status import Measured, group_state, kill_state, operation_state, status_of, worker_states
 from gateway.control.wishes import complete_wishes
 from gateway.core.file_changes import difference
-from gateway.core.model import Scope
+from gateway.core.model import OperationClass, Scope
 from gateway.core.roles import Role, TokenInfo
 from gateway.core.rules import Delta
 from gateway.core.snapshot import effective_scope
 from gateway.errors import TokenExistsError
 
 _CURSOR: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_OFFSET: Final = re.compile(r"[0-9]{1,9}")
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Body = TypeVar("Body", bound=BaseModel)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,8 @@ class Parts:
         tokens: Of operators.
         counters: Of the workers.
         files: What the migration file says.
+        evidence: Kept differences.
+        noise: Relaxations that were accepted.
         bootstrap: This machine's own token, or None.
         metrics: Renders the metrics.
         notes: What an operator should know now; shown in the status.
@@ -65,6 +73,8 @@ class Parts:
     tokens: Tokens
     counters: Counters
     files: Files
+    evidence: Evidence
+    noise: Noise
     bootstrap: Bootstrap | None
     metrics: Callable[[], bytes]
     notes: Callable[[], Sequence[str]]
@@ -203,6 +213,57 @@ class Handlers:
             outcome = await apply_wishes(self.acts, call.order, body)
         return _changed(call, answers.Applied, outcome, {"dry_run": body.dry_run})
 
+    # --- comparisons -----------------------------------------------------------------------------------------------
+
+    async def comparisons(self, call: Call) -> Response:
+        """Differences between the answers of both sides."""
+        limit, cursor = _page_of(call.query, _OFFSET)
+        try:
+            items, following = await self._parts.evidence.page(limit, cursor, call.query.get("operation"))
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+        page = answers.ComparisonPage.model_validate({"items": items, "next": following})
+        return _answer(call, page)
+
+    async def consistency(self, call: Call) -> Response:
+        """How far both sides hold the same."""
+        items = consistency_items(self.acts.snapshot(), self._parts.counters.totals())
+        part, following = _part_of(items, call.query)
+        return _answer(call, answers.ConsistencyList(items=part, next=following))
+
+    async def noise(self, call: Call) -> Response:
+        """What differs between two answers of one side."""
+        version, relaxed = await self._accepted()
+        items = noise_items(self.acts.snapshot(), self._parts.counters.totals(), relaxed, version)
+        part, following = _part_of(items, call.query)
+        return _answer(call, answers.NoiseList(items=part, next=following))
+
+    async def change_noise(self, call: Call) -> Response:
+        """Accepts proposals, or takes accepted ones back."""
+        name, body = call.path["operation"], call.read(NoiseBody)
+        snapshot = self.acts.snapshot()
+        if name not in snapshot.plans:
+            raise Refused(Code.UNKNOWN_OPERATION, f"there is no operation {name[:80]!r}")
+        if snapshot.plans[name].operation.op_class is OperationClass.WRITE:
+            raise Refused(Code.RULE_VIOLATION, f"{name} is a write; only reads are compared", rule="mirror_reads_only")
+        version, relaxed = await self._accepted()
+        after = changed_noise(name, body, relaxed, self._parts.counters.totals())
+        try:
+            await self.acts.note(call.order, "noise", f"{name}: {body.reason}")
+            if not await self._parts.noise.replace(version, {**relaxed, name: after}):
+                raise unavailable("somebody else changed it at the same time; look at it and try again")
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+        version, relaxed = await self._accepted()
+        items = noise_items(snapshot, self._parts.counters.totals(), relaxed, version)
+        return _answer(call, next(item for item in items if item.operation == name))
+
+    async def _accepted(self) -> tuple[int, Relaxed]:
+        try:
+            return await self._parts.noise.read()
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+
     # --- tokens ----------------------------------------------------------------------------------------------------
 
     async def list_tokens(self, call: Call) -> Response:
@@ -256,15 +317,7 @@ class Handlers:
 
     # --- later -----------------------------------------------------------------------------------------------------
 
-    async def comparisons(self, call: Call) -> Response:
-        """Not yet."""
-        raise _later(call)
-
     async def writes(self, call: Call) -> Response:
-        """Not yet."""
-        raise _later(call)
-
-    async def consistency(self, call: Call) -> Response:
         """Not yet."""
         raise _later(call)
 
@@ -273,7 +326,8 @@ class Handlers:
         raise _later(call)
 
     def _measured(self) -> Measured:
-        return Measured.of(self._parts.counters.window(time.monotonic()))
+        counters = self._parts.counters
+        return Measured.of(counters.window(time.monotonic()), counters.totals())
 
 
 def _answer(call: Call, answer: answers.Answer, epoch: int | None = None) -> Response:
@@ -291,13 +345,20 @@ def _deltas(fields: dict[str, Delta]) -> dict[str, answers.Delta]:
     return {name: answers.Delta(before=before, after=after) for name, (before, after) in fields.items()}
 
 
-def _page_of(query: dict[str, str]) -> tuple[int, str | None]:
+def _page_of(query: dict[str, str], cursors: re.Pattern[str] | None = None) -> tuple[int, str | None]:
     text, cursor = query.get("limit", str(PAGE_DEFAULT)), query.get("cursor")
     if not text.isascii() or not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= PAGE_LIMIT:
         raise invalid(f"limit: write a whole number from 1 to {PAGE_LIMIT}")
-    if cursor is not None and not _is_cursor(cursor):
+    if cursor is not None and not (cursors.fullmatch(cursor) if cursors is not None else _is_cursor(cursor)):
         raise invalid("cursor: write what the page before gave as next")
     return int(text), cursor
+
+
+def _part_of(items: list[Item], query: dict[str, str]) -> tuple[list[Item], str | None]:
+    """A page of a list that is known as a whole, and the cursor of the next one."""
+    limit, cursor = _page_of(query, _OFFSET)
+    start = int(cursor or 0)
+    return items[start : start + limit], str(start + limit) if len(items) > start + limit else None
 
 
 def _is_cursor(text: str) -> bool:

@@ -11,12 +11,16 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from gateway.core.audit import AuditEntry
+from gateway.core.compare.rules import Relax
 from gateway.core.feed_status import FeedStatus
 from gateway.core.file_policy import FilePolicy
 from gateway.core.model import Epoch, Latch, Policy, Scope
 from gateway.core.roles import Role, TokenInfo
 from gateway.core.snapshot import Snapshot
 from gateway.errors import CrossfadeError
+
+Relaxed = Mapping[str, Mapping[str, Relax]]
+"""Accepted relaxations by operation and path."""
 
 Document = dict[str, Any]
 """A JSON object."""
@@ -146,12 +150,36 @@ class Counters(Protocol):
         """The latest report of each worker."""
         ...
 
+    def totals(self) -> Document:
+        """Everything that was counted."""
+        ...
+
     def window(self, now: float) -> tuple[Document, float]:
         """What was counted lately, and over how many seconds; 0 seconds when nothing is known.
 
         Args:
             now: Monotonic seconds.
         """
+        ...
+
+
+class Evidence(Protocol):
+    """Kept differences. Every method may raise `StoreUnavailableError`."""
+
+    async def page(self, limit: int, cursor: str | None, operation: str | None) -> tuple[list[Document], str | None]:
+        """Groups, last seen first, and the cursor of the next page or None."""
+        ...
+
+
+class Noise(Protocol):
+    """The relaxations that were accepted. Every method may raise `StoreUnavailableError`."""
+
+    async def read(self) -> tuple[int, Relaxed]:
+        """The version, and what is accepted."""
+        ...
+
+    async def replace(self, version: int, relaxed: Relaxed) -> bool:
+        """Replaces what had this version; False when somebody was faster."""
         ...
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.control.answers import Comparisons as ComparisonCounts
 from gateway.control.answers import (
     GroupState,
     KillState,
@@ -16,6 +15,7 @@ from gateway.control.answers import (
     Status,
     WorkerState,
 )
+from gateway.control.comparisons import comparison_counts, read_agreement
 from gateway.core.counts import Counts, share_of_new
 from gateway.core.feed_status import FeedStatus
 from gateway.core.histogram import Histogram
@@ -37,16 +37,18 @@ class Measured:
     Attributes:
         operations: By operation, side and outcome, as workers report it.
         window_s: Over how many seconds; None when nothing is known.
+        totals: What was counted since the workers began.
     """
 
     operations: Mapping[str, Any]
     window_s: float | None
+    totals: Counts
 
     @classmethod
-    def of(cls, window: tuple[Counts, float]) -> Measured:
-        """From a window of counters."""
+    def of(cls, window: tuple[Counts, float], totals: Counts) -> Measured:
+        """From a window of counters, and all of them."""
         counts, seconds = window
-        return cls(counts.get("operations", {}), round(seconds, 1) if seconds > 0 else None)
+        return cls(counts.get("operations", {}), round(seconds, 1) if seconds > 0 else None, totals)
 
 
 def status_of(
@@ -134,8 +136,8 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
         detector="not_armed",
         why=_NO_DETECTOR,
         evidence_percent=None,
-        comparisons=ComparisonCounts(),
-        consistency=None,
+        comparisons=comparison_counts(measured.totals, name),
+        consistency=read_agreement(measured.totals, name),
         window_s=measured.window_s,
         sides={side: _side_state(counts.get(side, {})) if is_known else SideState() for side in ("old", "new")},
     )

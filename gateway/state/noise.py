@@ -45,9 +45,14 @@ class NoiseStore:
         if stored is None:
             return AcceptedNoise()
         try:
-            return _decode(json.loads(stored))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            document = json.loads(stored)
+            version = int(document["version"])
+        except (ValueError, KeyError, TypeError):
             return AcceptedNoise()
+        try:
+            return AcceptedNoise(version, _relaxed(document))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return AcceptedNoise(version)
 
     async def replace(self, before: AcceptedNoise, relaxed: Relaxed) -> AcceptedNoise | None:
         """Replaces what was read; None when somebody else was first."""
@@ -60,7 +65,7 @@ class NoiseStore:
         return after if done else None
 
 
-def _decode(document: dict[str, Any]) -> AcceptedNoise:
+def _relaxed(document: dict[str, Any]) -> Relaxed:
     relaxed: dict[str, dict[str, Relax]] = {}
     for name, paths in document["relaxed"].items():
         for path, relax in paths.items():
@@ -69,4 +74,4 @@ def _decode(document: dict[str, Any]) -> AcceptedNoise:
             except PathError:
                 continue
             relaxed.setdefault(name, {})[path] = Relax(relax)
-    return AcceptedNoise(int(document["version"]), relaxed)
+    return relaxed

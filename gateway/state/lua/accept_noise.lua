@@ -3,7 +3,11 @@
 local stored = redis.call('GET', KEYS[1])
 local version = 0
 if stored then
-  version = cjson.decode(stored)['version']
+  -- What cannot be read relaxes nothing, and may be replaced.
+  local ok, document = pcall(cjson.decode, stored)
+  if ok and type(document) == 'table' and type(document['version']) == 'number' then
+    version = document['version']
+  end
 end
 if version ~= tonumber(ARGV[1]) then
   return 0

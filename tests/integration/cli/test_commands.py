@@ -36,8 +36,8 @@ def test_the_first_steps_are_four_commands(run: Crossfade) -> None:
     assert "33.3333" in shared.out
     assert operations(run)["work.write"] == ("live", 33.3333)
     rolled = run("rollback", "workspace", *REASON, "--json")
-    assert rolled.document["changed"]["stage"] == {"before": "live", "after": "off"}
-    assert operations(run)["work.write"] == ("off", 0)
+    assert rolled.document["changed"]["stage"] == {"before": "live", "after": "shadow_read"}
+    assert operations(run)["work.write"] == ("shadow_read", 0)
     assert run("rollback", "workspace", *REASON, "--json").document["changed"] == {}
 
 

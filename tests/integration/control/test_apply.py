@@ -73,7 +73,7 @@ REFUSALS = {
     "share outside live": ({"operations": {"alone": {"percent": 5}}}, 422, "stage_has_no_share"),
     "mirrored write": ({"operations": {"store.write": {"mirror_percent": 5}}}, 422, "rule_violation"),
     "dual": ({"groups": {"ledger": {"dual_percent": 5}}}, 501, "not_yet_available"),
-    "later stage": ({"operations": {"alone": {"stage": "shadow_read"}}}, 501, "not_yet_available"),
+    "later stage": ({"operations": {"alone": {"stage": "rampdown"}}}, 501, "not_yet_available"),
     "read leads": (live(5, "ledger.read"), 422, "rule_violation"),
     "bad percent": ({"operations": {"alone": {"percent": "5"}}}, 400, "invalid_value"),
     "bad stage": ({"operations": {"alone": {"stage": False}}}, 400, "invalid_value"),

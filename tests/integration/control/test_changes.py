@@ -178,11 +178,10 @@ async def test_a_share_outside_live_names_the_way_there(desk: Desk) -> None:
     assert found == (422, "stage_has_no_share", "crossfade stage workspace live --reason …")
 
 
-@pytest.mark.parametrize("stage", ["shadow_read", "rampdown", "complete"])
+@pytest.mark.parametrize("stage", ["rampdown", "complete"])
 async def test_a_stage_of_a_later_version_is_not_yet_available(desk: Desk, stage: str) -> None:
     await desk.go_live("store")
-    path = "/v1/operations/alone" if stage == "shadow_read" else "/v1/groups/store"
-    status, code, _ = await refused(desk, path, {"stage": stage, "reason": "r", "skip": True})
+    status, code, _ = await refused(desk, "/v1/groups/store", {"stage": stage, "reason": "r", "skip": True})
     assert (status, code) == (501, "not_yet_available")
 
 

@@ -197,7 +197,7 @@ async def test_a_page_that_cannot_be_meant_is_refused(desk: Desk, query: str) ->
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
 
 
-@pytest.mark.parametrize("name", ["comparisons", "writes", "consistency"])
+@pytest.mark.parametrize("name", ["writes"])
 async def test_what_is_not_there_yet_says_so_instead_of_nothing(desk: Desk, name: str) -> None:
     answer = await desk.ask("GET", f"/v1/{name}?limit=10")
     assert (answer.status_code, answer.json()["code"]) == (501, "not_yet_available")

@@ -33,6 +33,8 @@ SAMPLES = {
     "comparisons": Sample("/v1/comparisons"),
     "writes": Sample("/v1/writes"),
     "consistency": Sample("/v1/consistency"),
+    "noise": Sample("/v1/noise"),
+    "change_noise": Sample("/v1/noise/store.read", {"accept": ["$.a"], "reason": "r"}),
     "incidents": Sample("/v1/incidents", {"alerts": []}),
     "health": Sample("/healthz"),
     "ready": Sample("/readyz"),
