@@ -17,7 +17,8 @@ from rich.console import Console
 
 from gateway.cli.command import shows
 from gateway.cli.shown import CommandError, ExitCode, Shown
-from gateway.demo.director import Check, Director, wait_for_runtime
+from gateway.demo.check import Check
+from gateway.demo.director import Director, wait_for_runtime
 from gateway.demo.repository import DemoError, make_repository
 
 _STOP_S: Final = 30.0
@@ -54,7 +55,7 @@ async def _perform(place: Path, url: str | None, agents: int, tasks: int, out: C
     remotes, sandboxes = place / "remotes", place / "sandboxes"
     bare = await asyncio.to_thread(make_repository, remotes, url)
     env = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("CROSSFADE_")},
+        **{name: value for name, value in os.environ.items() if _is_kept(name)},
         "CROSSFADE_ALLOWED_LOCAL_REMOTES": str(remotes),
         "CROSSFADE_SANDBOX_ROOT": str(sandboxes),
         "CROSSFADE_LOG__LEVEL": "warning",
@@ -75,6 +76,13 @@ async def _perform(place: Path, url: str | None, agents: int, tasks: int, out: C
             await asyncio.to_thread(up.wait, _STOP_S)
         except subprocess.TimeoutExpired:
             up.kill()
+
+
+def _is_kept(name: str) -> bool:
+    """Where sandboxes come from is the operator's choice; all else of a gateway is the demo's own."""
+    return (
+        not name.startswith("CROSSFADE_") or name.startswith("CROSSFADE_E2B_") or name == "CROSSFADE_SANDBOX_PROVIDER"
+    )
 
 
 def _print(screen: Console, checks: list[Check]) -> None:

@@ -6,70 +6,24 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 from rich.console import Console
 
 from gateway.core.model import Ppm
 from gateway.core.side_choice import key_hash, share_limit
 from gateway.demo.agent import Agent, Ledger
+from gateway.demo.check import Check
+from gateway.demo.operator import GROUP, Operator
 from gateway.demo.repository import DemoError, head_branch, holds
+from gateway.demo.shadow import ShadowAct
 
-GROUP: Final = "workspace"
 STEPS: Final = (0, 10, 50, 100)
 KILL_S: Final = 1.0
 """No request may be started on new later than this after a kill."""
 _POLL_S: Final = 0.05
 _ROUND_LIMIT_S: Final = 300.0
-_REASON: Final = "crossfade demo"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A claim and whether it held."""
-
-    claim: str
-    held: bool
-    seen: str
-
-
-class Operator:
-    """The control API, as an operator uses it."""
-
-    def __init__(self, runtime: Mapping[str, Any]) -> None:
-        token = Path(runtime["token_file"]).read_text().strip()
-        self._http = httpx.AsyncClient(
-            base_url=runtime["control"], headers={"authorization": f"Bearer {token}"}, timeout=15.0, trust_env=False
-        )
-
-    async def status(self) -> dict[str, Any]:
-        """`GET /v1/status`."""
-        return await self._ask("GET", "/v1/status")
-
-    async def change_group(self, **fields: object) -> int:
-        """Changes the group; returns the epoch."""
-        answer = await self._ask("PATCH", f"/v1/groups/{GROUP}", {**fields, "reason": _REASON})
-        return int(answer["epoch"])
-
-    async def kill(self) -> int:
-        """Kills everything; returns the epoch."""
-        return int((await self._ask("POST", "/v1/kills", {"scope": "all", "reason": _REASON}))["epoch"])
-
-    async def aclose(self) -> None:
-        """Disconnects."""
-        await self._http.aclose()
-
-    async def _ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
-        answer = await self._http.request(method, path, json=body)
-        content: dict[str, Any] = answer.json()
-        if answer.is_error:
-            raise DemoError(
-                f"{method} {path}: {content.get('code')}: {content.get('message') or content.get('detail')}"
-            )
-        return content
 
 
 class Director:
@@ -85,6 +39,7 @@ class Director:
         work = [f"task-{n}" for n in range(1, tasks + 1)]
         self._agents = [Agent(name, work, runtime["gateway"], str(bare), self._ledger) for name in names]
         self._keys = [f"{name}/{task}" for name in names for task in work]
+        self._shadow = ShadowAct(runtime, self._operator, bare, out)
         self._checks: list[Check] = []
 
     async def run(self) -> list[Check]:
@@ -99,6 +54,7 @@ class Director:
             f"group {GROUP} says writes: none: a workspace that moves is unknown on its new side; "
             "its agent clones again, as real ones would\n"
         )
+        self._checks += await self._shadow.run()
         stop = asyncio.Event()
         working = [asyncio.create_task(agent.work(stop), name=agent.name) for agent in self._agents]
         try:
