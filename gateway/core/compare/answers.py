@@ -140,7 +140,10 @@ class Comparer:
             return Verdict(Result.INCOMPARABLE, Why.UNREADABLE)
         self._statuses(left, right, walk)
         self._headers(left, right, walk)
-        self._bodies(bodies, values, walk)
+        try:
+            self._bodies(bodies, values, walk)
+        except RecursionError:
+            return Verdict(Result.INCOMPARABLE, Why.UNREADABLE)
         leaves = frozenset(leaf_paths(values[0].content)) if with_leaves and values[0].is_readable else frozenset()
         if not walk.differences:
             return Verdict(Result.MATCH, leaves=leaves)

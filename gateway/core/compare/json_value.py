@@ -32,7 +32,7 @@ def parse(body: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
         raise UnreadableError("not UTF-8") from exc
     except ValueError as exc:
         raise UnreadableError(str(exc) if isinstance(exc, UnreadableError) else "not JSON") from exc
-    if _is_deeper(value, DEPTH):
+    if not _is_surely_shallow(text) and _is_deeper(value, DEPTH):
         raise UnreadableError("nested too deeply")
     return value
 
@@ -72,6 +72,21 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
+def _is_surely_shallow(text: str) -> bool:
+    """Whether brackets cancel out within the depth, told without looking at the value.
+
+    Brackets in strings may spoil this, or hide depth; what the parser itself takes is bounded anyway.
+    """
+    if text.count("{") + text.count("[") <= DEPTH:
+        return True
+    brackets = text.encode("utf-8", "surrogatepass").translate(None, _NO_BRACKETS)
+    for _ in range(DEPTH):
+        if not brackets:
+            return True
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return not brackets
+
+
 def _is_deeper(value: object, limit: int) -> bool:
     """Level by level, without recursion."""
     level: list[Any] = [value]
@@ -91,6 +106,7 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 
 _DIGITS: Final = 1000
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refused, parse_int=_whole, parse_float=_decimal
 )

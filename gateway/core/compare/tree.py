@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from gateway.core.compare.json_value import canonical
-from gateway.core.compare.rules import ComparisonRules, Node, Rule, RuleTree
+from gateway.core.compare.rules import ITEMS, ComparisonRules, Node, Rule, RuleTree
 from gateway.core.compare.shapes import family_of, is_same_shape, shape_of, time_of, type_of
 
 MOST: Final = 100
@@ -24,6 +24,7 @@ MOST: Final = 100
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _SECRETIVE: Final = re.compile(r"\d{6,}|[0-9a-fA-F-]{16,}")
 _DIGEST_BYTES: Final = 8
+_CONTAINERS: Final = (dict, list)
 
 
 class Kind(StrEnum):
@@ -100,12 +101,13 @@ class Walk:
         self._tree = tree
         self._loose = rules.loose_numbers
         self._secret = secret
+        self._steps: list[str] = []
         self.differences: list[Difference] = []
         self.unnamed = 0
 
-    def compare(self, left: Any, right: Any, base: str = "$") -> None:  # noqa: ANN401 - any JSON value
-        """Compares two values as the parts at `base`, which is a path of the rules."""
-        self._compare(left, right, self._tree.root, base)
+    def compare(self, left: Any, right: Any) -> None:  # noqa: ANN401 - any JSON value
+        """Compares two whole values."""
+        self._compare(left, right, self._tree.root)
 
     def found(self, path: str, kind: Kind, left: Any = None, right: Any = None) -> None:  # noqa: ANN401
         """Notes a difference."""
@@ -129,69 +131,77 @@ class Walk:
 
     # ---------------------------------------------------------------------------------------------------------------
 
-    def _compare(self, left: Any, right: Any, node: Node | None, path: str) -> None:  # noqa: ANN401
+    def _compare(self, left: Any, right: Any, node: Node | None) -> None:  # noqa: ANN401
         rule = node.rule if node is not None else None
         if rule is not None and rule.ignore:
             return
         if isinstance(left, dict) and isinstance(right, dict):
-            self._objects(left, right, node, path)
+            self._objects(left, right, node)
         elif isinstance(left, list) and isinstance(right, list):
-            self._arrays(left, right, node, rule, path)
+            self._arrays(left, right, node, rule)
         elif not self._equal(left, right, rule):
             same_type = type_of(left) == type_of(right) or (_is_number(left) and _is_number(right) and self._loose)
-            self.found(path, Kind.VALUE if same_type else Kind.TYPE, left, right)
+            self.found(self._path(), Kind.VALUE if same_type else Kind.TYPE, left, right)
 
-    def _objects(self, left: dict[str, Any], right: dict[str, Any], node: Node | None, path: str) -> None:
-        member = self._tree.member
+    def _path(self, *more: str) -> str:
+        """Where the walk is. Put together for a difference alone: nearly all parts have none."""
+        steps = (step if step == ITEMS else f".{shown(step)}" for step in (*self._steps, *more))
+        return "$" + "".join(steps)
+
+    def _objects(self, left: dict[str, Any], right: dict[str, Any], node: Node | None) -> None:
+        member, steps = self._tree.member, self._steps
+        has_rules = node is not None or bool(self._tree.deep)
         for name, value in left.items():
-            below = member(node, name)
-            if name in right:
-                other = right[name]
-                # Most parts are plain and equal: their path need not be put together.
-                if type(value) is not type(other) or value != other or isinstance(value, dict | list):
-                    self._compare(value, other, below, f"{path}.{shown(name)}")
-            elif not _may_lack(below):
-                self.found(f"{path}.{shown(name)}", Kind.MISSING, left=value)
+            if name not in right:
+                if not (has_rules and _may_lack(member(node, name))):
+                    self.found(self._path(name), Kind.MISSING, left=value)
+                continue
+            other = right[name]
+            # A plain part that is equal needs neither rule nor path.
+            if type(value) is not type(other) or value.__class__ in _CONTAINERS or value != other:
+                steps.append(name)
+                self._compare(value, other, member(node, name) if has_rules else None)
+                steps.pop()
         if len(right) == len(left) and left.keys() == right.keys():
             return
         for name, value in right.items():
-            if name not in left and not _may_lack(member(node, name)):
-                self.found(f"{path}.{shown(name)}", Kind.EXTRA, right=value)
+            if name not in left and not (has_rules and _may_lack(member(node, name))):
+                self.found(self._path(name), Kind.EXTRA, right=value)
 
-    def _arrays(self, left: list[Any], right: list[Any], node: Node | None, rule: Rule | None, path: str) -> None:
+    def _arrays(self, left: list[Any], right: list[Any], node: Node | None, rule: Rule | None) -> None:
         below = node.items if node is not None else None
-        inside = f"{path}[*]"
         if rule is not None and rule.keyed is not None:
-            self._keyed(left, right, below, rule.keyed, path)
+            self._keyed(left, right, below, rule.keyed)
             return
         if rule is not None and rule.unordered:
-            self._bags(left, right, below, path)
+            self._bags(left, right, below)
             return
         if len(left) != len(right):
-            self.found(path, Kind.LENGTH, left, right)
+            self.found(self._path(), Kind.LENGTH, left, right)
         begun = len(self.differences)
-        for one, other in zip(left, right, strict=False):
-            self._compare(one, other, below, inside)
+        self._items(left, right, below)
         if len(self.differences) > begun and len(left) == len(right) and self._is_permuted(left, right, below):
             del self.differences[begun:]
-            self.found(path, Kind.ORDER, left, right)
+            self.found(self._path(), Kind.ORDER, left, right)
+
+    def _items(self, left: Iterable[Any], right: Iterable[Any], below: Node | None) -> None:
+        self._steps.append(ITEMS)
+        for one, other in zip(left, right, strict=False):
+            if type(one) is not type(other) or one.__class__ in _CONTAINERS or one != other:
+                self._compare(one, other, below)
+        self._steps.pop()
 
     def _is_permuted(self, left: list[Any], right: list[Any], below: Node | None) -> bool:
         return self._bag(left, below) == self._bag(right, below)
 
-    def _bags(self, left: list[Any], right: list[Any], below: Node | None, path: str) -> None:
+    def _bags(self, left: list[Any], right: list[Any], below: Node | None) -> None:
         if self._bag(left, below) == self._bag(right, below):
             return
         if len(left) != len(right):
-            self.found(path, Kind.LENGTH, left, right)
+            self.found(self._path(), Kind.LENGTH, left, right)
             return
         # Paired in the order of their content, so that what differs is named inside the items.
-        pairs = zip(sorted(left, key=canonical), sorted(right, key=canonical), strict=True)
-        begun = len(self.differences)
-        for one, other in pairs:
-            self._compare(one, other, below, f"{path}[*]")
-        if len(self.differences) == begun and self.unnamed == 0:
-            return
+        self._items(sorted(left, key=canonical), sorted(right, key=canonical), below)
 
     def _bag(self, items: list[Any], below: Node | None) -> Counter[bytes]:
         return Counter(canonical(self._reduced(item, below)) for item in items)
@@ -212,21 +222,20 @@ class Walk:
             return [self._reduced(inner, node.items if node is not None else None) for inner in value]
         return family_of(value) if rule is not None and rule.shape else value
 
-    def _keyed(self, left: list[Any], right: list[Any], below: Node | None, key: str, path: str) -> None:
+    def _keyed(self, left: list[Any], right: list[Any], below: Node | None, key: str) -> None:
         mine, theirs = _by_member(left, key), _by_member(right, key)
         if mine is None or theirs is None:
             # An item without the member, or two with the same one: nothing to pair by.
-            self.found(path, Kind.VALUE, left, right)
+            self.found(self._path(), Kind.VALUE, left, right)
             return
-        inside = f"{path}[*]"
+        paired = [name for name in mine if name in theirs]
+        self._items((mine[name] for name in paired), (theirs[name] for name in paired), below)
         for name, item in mine.items():
-            if name in theirs:
-                self._compare(item, theirs[name], below, inside)
-            else:
-                self.found(inside, Kind.MISSING, left=item)
+            if name not in theirs:
+                self.found(self._path(ITEMS), Kind.MISSING, left=item)
         for name, item in theirs.items():
             if name not in mine:
-                self.found(inside, Kind.EXTRA, right=item)
+                self.found(self._path(ITEMS), Kind.EXTRA, right=item)
 
     def _equal(self, left: Any, right: Any, rule: Rule | None) -> bool:  # noqa: ANN401
         if rule is not None and rule.shape and is_same_shape(shape_of(left), shape_of(right)):
