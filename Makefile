@@ -47,6 +47,7 @@ bench: setup
 	@$(BIN)/python -m bench.scale
 	@$(BIN)/python -m bench.inventory
 	@$(BIN)/python -m bench.pool
+	@$(BIN)/python -m bench.shadow
 
 bench-full: setup
 	@$(BIN)/python -m bench --full $(ARGS)

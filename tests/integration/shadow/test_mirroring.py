@@ -14,7 +14,7 @@ from gateway.core.model import Side
 from gateway.state.connect import connect
 from gateway.state.evidence import EvidenceStore
 from tests.integration.shadow.conftest import QUICK, JsonSide, mirrored
-from tests.support.raw_upstream import Peer, answer
+from tests.support.raw_upstream import Peer, answer, chunked_answer
 from tests.support.redis_process import RedisProcess
 from tests.support.sides import StubSide, client, get, post
 from tests.support.waiting import until, until_async
@@ -318,3 +318,61 @@ async def test_noise_is_learnt_and_passes_once_it_is_accepted(
     await ask(worker, *(get("/items/1", "x-key: k") for _ in range(20)))
     await until(lambda: compared(worker).get("match", 0) >= 20, "all match")
     assert compared(worker)["suspected"] == suspected
+
+
+async def test_both_lanes_mirror_answers_that_stream(
+    place: Bench, stubs: dict[Side, StubSide], old: JsonSide, new: JsonSide
+) -> None:
+    """A chunked answer, a large one and a request with a body, by the general lane alone."""
+    content = mirrored(stubs)
+    content["operations"]["item.find"] |= {"class": "read", "mirror_percent": 100}
+    content["migration"] = "general"
+    place.migration.write_text(json.dumps(content))
+    await place.boot()
+    place.settings = {"shadow": QUICK, "express": "off"}
+    place.prepare({"internal_token": "internal"})
+    worker = await place.start()
+    old.respond = lambda _: chunked_answer(b'{"a": ', b"1}")
+    new.respond = lambda _: answer(b'{"a": 1}')
+    await ask(worker, get("/items/1", "x-key: k"))
+    await until(lambda: compared(worker) == {"match": 1}, "they match")
+    old.respond, old.content = None, "x" * 500_000
+    new.respond, new.content = None, "x" * 500_000
+    await ask(worker, get("/items/1", "x-key: k"))
+    await until(lambda: compared(worker) == {"match": 2}, "they match")
+    await ask(worker, post("/find", b'{"q": 1}', "x-key: k"))
+    await until(lambda: compared(worker, "item.find") == {"match": 1}, "they match")
+    assert new.copies[-1].body == b'{"q": 1}'
+
+
+async def test_a_client_that_leaves_is_counted(worker: WorkerProcess, old: JsonSide, new: JsonSide) -> None:
+    asked = asyncio.Event()
+
+    async def hang(peer: Peer) -> None:
+        await peer.receive_request()
+        asked.set()
+        await asyncio.Event().wait()
+
+    old.stub.script = hang
+    async with client(worker.port) as c:
+        await c.send(get("/items/1", "x-key: k"))
+        await asked.wait()
+    await until(lambda: mirror(worker) == {"client_gone": 1}, "it is counted")
+    assert new.copies == []
+
+
+async def test_after_the_cutover_old_gets_the_copies(
+    place: Bench, stubs: dict[Side, StubSide], old: JsonSide, new: JsonSide
+) -> None:
+    content = mirrored(stubs)
+    content["migration"] = "reverse"
+    for operation in content["operations"].values():
+        operation |= {"stage": "live", "percent": 100}
+    place.migration.write_text(json.dumps(content))
+    await place.boot()
+    worker = await place.start()
+    old.respond = lambda _: b"HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"
+    await ask(worker, get("/items/1", "x-key: k"))
+    await until(lambda: compared(worker) == {"incomparable:baseline_error": 1}, "old's failure is old's")
+    assert len(old.copies) == 1
+    assert new.copies == []
