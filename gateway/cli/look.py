@@ -101,13 +101,19 @@ def _operations(status: Document) -> Table:
     from rich.table import Table
 
     sides = ("old n/err/p95 ms", "new n/err/p95 ms")
-    table = Table("operation", "stage", "percent", "in force", "actual", *sides, box=None)
+    table = Table("operation", "stage", "percent", "in force", "actual", *sides, "match/susp./mism.", box=None)
     for name, operation in status["operations"].items():
         measured = [_side(operation["sides"][side]) for side in ("old", "new")]
         in_force = "KILLED" if operation["killed"] else operation["effective_percent"]
         cells = (name, operation["stage"], operation["percent"], in_force, operation["actual_percent"])
-        table.add_row(*map(plain, cells), *measured)
+        table.add_row(*map(plain, cells), *measured, _compared(operation["comparisons"]))
     return table
+
+
+def _compared(counts: Document) -> str:
+    return (
+        "" if counts["match"] is None else "/".join(plain(counts[name]) for name in ("match", "suspected", "mismatch"))
+    )
 
 
 def _side(side: Document) -> str:

@@ -142,7 +142,8 @@ class Comparer:
         self._headers(left, right, walk)
         try:
             self._bodies(bodies, values, walk)
-        except RecursionError:
+        except (RecursionError, ArithmeticError):
+            # Deeper than Python walks, or numbers beyond all bounds.
             return Verdict(Result.INCOMPARABLE, Why.UNREADABLE)
         leaves = frozenset(leaf_paths(values[0].content)) if with_leaves and values[0].is_readable else frozenset()
         if not walk.differences:

@@ -44,7 +44,10 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
 
 def _number(value: object) -> object:
     if isinstance(value, Decimal):
-        return f"{value.normalize()}"
+        sign, digits, exponent = value.as_tuple()
+        # Not `normalize`: that rounds to 28 digits, and knows exponents that are too large for it.
+        plain = "".join(map(str, digits)).rstrip("0") or "0"
+        return f"{'-' * sign}{plain}e{int(exponent) + len(digits) - len(plain) if plain != '0' else 0}"
     raise TypeError(type(value))
 
 
