@@ -81,8 +81,11 @@ def _judge(
     try:
         answers = read_answer(head["left"], left), read_answer(head["right"], right)
         return comparer.compare(*answers, pairing, with_leaves=head["with_leaves"]), version
-    except MemoryError:
-        return Verdict(Result.INCOMPARABLE, Why.UNREADABLE), version
+    except Exception as exc:
+        # The process boundary: one pair must not take the others along. The kind alone is said: a message may hold what
+        # a service sent.
+        sys.stderr.write(f"comparison_failed {type(exc).__name__} operation={head['operation']}\n")
+        return Verdict(Result.INCOMPARABLE, Why.FAILED), version
 
 
 if __name__ == "__main__":

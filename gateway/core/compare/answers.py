@@ -44,6 +44,8 @@ class Why(StrEnum):
     """Both say that they send JSON, and do not, or nothing that can be compared."""
     UNDECODABLE = "undecodable"
     """The serving side's content coding cannot be undone, or not within bounds."""
+    FAILED = "comparison_failed"
+    """The comparison itself failed; the log says of what kind."""
     DECLARED = "declared"
     """The operation is declared not comparable."""
 

@@ -23,7 +23,8 @@ KINDS = [
 ]
 CODINGS = [None, b"gzip", b"br", b"deflate", b"gzip, br", b",", b"nonsense"]
 PIECES = [
-    b"{", b"}", b"[", b"]", b'"a"', b":", b",", b"1", b"1e999999999", b"-0.0", b'"\\ud800"', b"null", b"data: ", b"\n\n",
+    b"{", b"}", b"[", b"]", b'"a"', b":", b",", b"1", b"1e999999999", b"-0.0", b'"\\ud800"', b"null", b"data: ",
+    b"\n\n",
     b"\r", b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"{\\"a\\":1}"}]}}', b"\xff", b"NaN",
     b'{"error":{"data":{"code":"x"}}}', b'"2026-01-01T00:00:00Z"', b'"9999-99-99T99:99:99Z"',
 ]  # fmt: skip
