@@ -18,7 +18,6 @@ LATER: Final[dict[str, str]] = {
     "reconcile": "Not yet available: compare and repair both sides.",
     "backfill": "Not yet available: copy older data to the new side.",
     "drill": "Not yet available: rehearse a rollback with a fault.",
-    "simulate": "Not yet available: try thresholds on recorded traffic.",
 }
 
 

@@ -58,6 +58,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "comparisons": Entry("Show where answers of both sides differ.", "gateway.cli.comparisons", "comparisons_command"),
     "noise": Entry("Show what differs within one side; accept it.", "gateway.cli.comparisons", "noise_command"),
     "consistency": Entry("Show how far both sides hold the same.", "gateway.cli.comparisons", "consistency_command"),
+    "simulate": Entry(
+        "Show what the detectors would do with some traffic.", "gateway.cli.simulate", "simulate_command"
+    ),
     "apply": Entry("Make a migration file current.", "gateway.cli.apply", "apply_command"),
     "check-config": Entry(
         "Check a migration file and show what it means.", "gateway.cli.check_config", "check_config_command"
