@@ -8,13 +8,24 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from gateway.core.counts import Counts, add
-from gateway.core.model import Definition, Instance, Side, SideDefinition
+from gateway.core.model import (
+    SCOPE_ALL,
+    Definition,
+    Instance,
+    Latch,
+    LatchKind,
+    Scope,
+    Side,
+    SideDefinition,
+    Stage,
+)
 from gateway.core.snapshot import Snapshot
 from gateway.edge.express import ExpressLane
 from gateway.edge.general import GeneralLane
@@ -25,6 +36,9 @@ from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
 from gateway.edge.tls import PortTls
 from gateway.errors import CertificateError, CrossfadeError
+from gateway.guard.evaluator import Evaluator, Heard
+from gateway.guard.floor import AbsenceFloor
+from gateway.guard.merging import Histograms, Signals
 from gateway.parts import Parts, read_secret
 from gateway.settings import LoadedMigration, SettingsError, load_migration
 from gateway.settings.addresses import parse_instance
@@ -38,6 +52,7 @@ from gateway.state.evidence import EvidenceStore
 from gateway.state.feed import FeedSettings, PolicyFeed
 from gateway.state.noise import NoiseStore
 from gateway.state.policy_store import PolicyStore
+from gateway.state.signals import SignalStore
 from gateway.state.snapshot_file import SnapshotFile
 from gateway.telemetry.counters import RequestCounters
 from gateway.upstream import EjectionLimits, SideUpstream, UpstreamLimits
@@ -45,6 +60,8 @@ from gateway.upstream import EjectionLimits, SideUpstream, UpstreamLimits
 _INCARNATION_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
 _SHADOW_S: Final = 0.5
+_GUARD_PAUSE_S: Final = 1.0
+_REASON_LIMIT: Final = 500
 
 _log = structlog.get_logger("crossfade.app")
 
@@ -149,7 +166,8 @@ class DataPlane:
             random.random,
             self._secret,
         )
-        self._following: asyncio.Task[None] | None = None
+        self._signals = SignalStore(self.state.redis, definition.migration, f"{name}:{self._incarnation}")
+        self._tasks: list[asyncio.Task[None]] = []
         # What the clients of the sides counted that a reload has replaced.
         self._counted_before: Counts = {}
         listener = Listener(EdgeLimits(**settings.edge.model_dump()), self._counters.refused)
@@ -173,6 +191,16 @@ class DataPlane:
             ),
             self._shadow,
         )
+        self._evaluator = Evaluator(
+            definition,
+            self._counters,
+            _Exchange(self._signals),
+            lambda: self.state.feed.current,
+            self._plane.on_new,
+            self._trip,
+            time.monotonic,
+        )
+        self._plane.floor = AbsenceFloor(time.monotonic, self._trip_all)
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
         self.server = EdgeServer(
@@ -184,7 +212,7 @@ class DataPlane:
         """Follows the policy and looks up the sides' names."""
         upstreams = (*self._upstreams.values(), *self._copiers.values())
         await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in upstreams))
-        self._following = asyncio.create_task(self._follow_shadow())
+        self._tasks = [asyncio.create_task(self._follow_shadow()), asyncio.create_task(self._guard())]
 
     async def reload(self) -> bool:
         """Reads the certificate and the migration file again. What is broken stays as it was; False then."""
@@ -225,6 +253,7 @@ class DataPlane:
         # In place: whoever mirrors asks for a side's client each time.
         self._copiers.update(copiers)
         self._shadow.replace_definition(definition, policies)
+        self._evaluator.replace_definition(definition)
         for upstream in retired:
             upstream.retire()
         _log.info("definition", digest=definition.digest[:12])
@@ -246,6 +275,7 @@ class DataPlane:
             "upstream": self._upstream_counts(),
             "noise": self._shadow.noise(),
             "shadow": self._shadow.state(),
+            "guards": self._evaluator.states(),
             **self._counters.blob(),
         }
 
@@ -259,14 +289,39 @@ class DataPlane:
 
     async def aclose(self) -> None:
         """Ends everything. The server has drained by then."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shadow.aclose()
+        await self._signals.forget([self._signals.process])
         await self._evidence.flush()
         await self._published.aclose()
         upstreams = (*self._upstreams.values(), *self._copiers.values())
         await asyncio.gather(self.state.aclose(), *(upstream.aclose() for upstream in upstreams))
+
+    async def _guard(self) -> None:
+        """Judges for as long as this worker lives: an error in here must not end it silently."""
+        while True:
+            try:
+                await self._evaluator.run()
+            except Exception:
+                _log.exception("guard_failed")
+                await asyncio.sleep(_GUARD_PAUSE_S)
+
+    def _trip(self, scope: Scope, reason: str) -> None:
+        """Takes new out: here at once, everywhere as soon as Redis takes it."""
+        latch = Latch(scope, LatchKind.TRIP, reason[:_REASON_LIMIT], f"detector:{self._name}", datetime.now(UTC))
+        self.state.feed.kill_locally(latch)
+
+    def _trip_all(self, reason: str) -> None:
+        snapshot = self.state.feed.current
+        if snapshot is None or not any(plan.effective and not plan.latch for plan in snapshot.plans.values()):
+            return
+        if any(plan.stage is Stage.COMPLETE for plan in snapshot.plans.values()):
+            # Old is not complete any more: nobody but a human may go back to it.
+            _log.error("trip_disarmed", why=reason)
+            return
+        self._trip(SCOPE_ALL, reason)
 
     def _is_mirrored(self, operation: str) -> bool:
         """Whether the policy in force still mirrors an operation."""
@@ -297,6 +352,19 @@ class DataPlane:
 
     def _build_upstreams(self, definition: Definition) -> dict[Side, SideUpstream]:
         return {side: SideUpstream(definition.sides[side], self._upstream_limits) for side in Side}
+
+
+class _Exchange:
+    """The signals of all workers, in the shape that the guard asks for."""
+
+    def __init__(self, store: SignalStore) -> None:
+        self._store = store
+        self.forget = store.forget
+
+    async def swap(self, signals: Signals, histograms: Histograms | None) -> Heard | None:
+        """See `gateway.guard.evaluator.Exchange`."""
+        answer = await self._store.swap(dict(signals), histograms)
+        return None if answer is None else Heard(*answer)
 
 
 def _copy_policies(definition: Definition) -> dict[Side, CopyPolicy]:

@@ -262,7 +262,9 @@ Clock = Callable[[], float]
 class Observer(Protocol):
     """What the data plane reports about each request. Every call is cheap and never waits."""
 
-    def answered(self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float) -> None:
+    def answered(
+        self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float, *, is_late: bool = False
+    ) -> None:
         """A request ended.
 
         Args:
@@ -270,7 +272,12 @@ class Observer(Protocol):
             side: Who answered, or None when no side was asked.
             outcome: How it ended.
             seconds: From the end of its head to the end of the answer.
+            is_late: `late` was said of it before.
         """
+        ...
+
+    def late(self, operation: str) -> None:
+        """A request that is still running on new takes too long already."""
         ...
 
     def refused(self, code: ErrorCode) -> None:
@@ -311,4 +318,16 @@ class EvidenceSink(Protocol):
 
     def note(self, found: Found) -> None:
         """Keeps what was found."""
+        ...
+
+
+class Floor(Protocol):
+    """Hears at once what needs no statistics."""
+
+    def answered(self) -> None:
+        """New answered."""
+        ...
+
+    def absent(self) -> None:
+        """New could not be reached, or did not answer in time."""
         ...

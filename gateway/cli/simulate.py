@@ -14,6 +14,8 @@ from gateway.cli.shown import CommandError, Shown, plain
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gateway.core.detect.cusum import Trigger
+
 _PERCENT: Final = 100.0
 _LONGEST_S: Final = 4 * 3600.0
 _MOST_TICKS: Final = 40_000_000
@@ -37,19 +39,14 @@ def simulate_command(
     seed: Annotated[int, typer.Option("--seed", help="Of the random numbers.")] = 1,
 ) -> Shown:
     """Show how long a breach takes to trip, and how often healthy traffic does."""
-    from gateway.core.detect.cusum import PROFILES, consistency_trigger, error_trigger, latency_trigger
+    from gateway.core.detect.cusum import PROFILES
     from gateway.core.detect.simulate import DAY_S, TICK_S, Traffic, false_trips, time_to_trip
 
     if days * DAY_S / TICK_S > _MOST_TICKS:
         raise CommandError("usage", f"at most {_MOST_TICKS * TICK_S / DAY_S:.0f} days; they are simulated tick by tick")
     if threshold is not None and not 0 < threshold < _PERCENT:
         raise CommandError("usage", "--threshold: write a percentage above 0 and below 100")
-    allowed = None if threshold is None else threshold / _PERCENT
-    trigger = {
-        "errors": lambda: error_trigger(*([] if allowed is None else [allowed])),
-        "latency": latency_trigger,
-        "consistency": lambda: consistency_trigger(*([] if allowed is None else [1 - allowed])),
-    }[signal]()
+    trigger = _trigger(signal, None if threshold is None else threshold / _PERCENT)
     before, after = Traffic(rate, healthy / _PERCENT), Traffic(rate, broken / _PERCENT)
     rng = random.Random(seed)  # noqa: S311 - a simulation that can be repeated
     found = [time_to_trip(trigger, PROFILES[profile], before, after, _LONGEST_S, rng.random) for _ in range(runs)]
@@ -67,6 +64,18 @@ def simulate_command(
         "false_trips": false_trips(trigger, PROFILES[profile], before, days, rng.random),
     }
     return Shown(document, lambda out: _print(out, document, rate, healthy, broken))
+
+
+def _trigger(signal: str, allowed: float | None) -> Trigger:
+    from gateway.core.detect.cusum import consistency_trigger, error_trigger, latency_trigger
+
+    match signal:
+        case "errors":
+            return error_trigger() if allowed is None else error_trigger(allowed)
+        case "consistency":
+            return consistency_trigger() if allowed is None else consistency_trigger(1 - allowed)
+        case _:
+            return latency_trigger()
 
 
 def _print(out: Console, document: dict[str, Any], rate: float, healthy: float, broken: float) -> None:

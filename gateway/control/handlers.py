@@ -327,7 +327,7 @@ class Handlers:
 
     def _measured(self) -> Measured:
         counters = self._parts.counters
-        return Measured.of(counters.window(time.monotonic()), counters.totals())
+        return Measured.of(counters.window(time.monotonic()), counters.totals(), counters.live)
 
 
 def _answer(call: Call, answer: answers.Answer, epoch: int | None = None) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from gateway.control.answers import (
     GroupState,
@@ -19,7 +19,7 @@ from gateway.control.comparisons import comparison_counts, read_agreement
 from gateway.core.counts import Counts, share_of_new
 from gateway.core.feed_status import FeedStatus
 from gateway.core.histogram import Histogram
-from gateway.core.model import Group, GroupPolicy, Latch, OperationClass, Stage, Writes
+from gateway.core.model import Group, GroupPolicy, Latch, LatchKind, OperationClass, Stage, Writes
 from gateway.core.outcome import Outcome
 from gateway.core.percent import percent_of
 from gateway.core.snapshot import Plan, Snapshot, effective_scope, is_bound
@@ -27,7 +27,10 @@ from gateway.core.stages import rank
 
 _ANSWERED: Final = (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.FAILURE)
 """Outcomes that say something about a side; a client that left blames nobody."""
-_NO_DETECTOR: Final = "detectors are not available yet"
+_STATES: Final = ("tripped", "hold", "not_armed", "armed", "no_data")
+"""What is said where workers differ: the first that one of them says."""
+
+DetectorWord = Literal["armed", "not_armed", "no_data", "hold", "tripped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,23 @@ class Measured:
         operations: By operation, side and outcome, as workers report it.
         window_s: Over how many seconds; None when nothing is known.
         totals: What was counted since the workers began.
+        guards: What each worker's guard says, by operation.
     """
 
     operations: Mapping[str, Any]
     window_s: float | None
     totals: Counts
+    guards: Mapping[str, list[Mapping[str, Any]]]
 
     @classmethod
-    def of(cls, window: tuple[Counts, float], totals: Counts) -> Measured:
-        """From a window of counters, and all of them."""
+    def of(cls, window: tuple[Counts, float], totals: Counts, live: Mapping[str, Mapping[str, Any]]) -> Measured:
+        """From a window of counters, all of them, and the latest report of each worker."""
+        guards: dict[str, list[Mapping[str, Any]]] = {}
+        for blob in live.values():
+            for name, guard in blob.get("guards", {}).items():
+                guards.setdefault(name, []).append(guard)
         counts, seconds = window
-        return cls(counts.get("operations", {}), round(seconds, 1) if seconds > 0 else None, totals)
+        return cls(counts.get("operations", {}), round(seconds, 1) if seconds > 0 else None, totals, guards)
 
 
 def status_of(
@@ -124,6 +133,7 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
     plan = snapshot.plans[name]
     counts = measured.operations.get(name, {})
     is_known = measured.window_s is not None
+    detector, why, evidence = _detector(plan, measured.guards.get(name, []))
     return OperationState(
         op_class=plan.operation.op_class.value,
         group=plan.operation.group,
@@ -133,14 +143,24 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
         actual_percent=_actual_percent(counts),
         mirror_percent=percent_of(snapshot.policy.operations[name].mirror) if name in snapshot.policy.operations else 0,
         killed=plan.latch is not None,
-        detector="not_armed",
-        why=_NO_DETECTOR,
-        evidence_percent=None,
+        detector=detector,
+        why=why,
+        evidence_percent=evidence,
         comparisons=comparison_counts(measured.totals, name),
         consistency=read_agreement(measured.totals, name),
         window_s=measured.window_s,
         sides={side: _side_state(counts.get(side, {})) if is_known else SideState() for side in ("old", "new")},
     )
+
+
+def _detector(plan: Plan, guards: list[Mapping[str, Any]]) -> tuple[DetectorWord, str | None, Number | None]:
+    """What the detectors of all workers say of an operation, why, and how sure the surest is."""
+    if plan.latch is not None and plan.latch.kind is LatchKind.TRIP:
+        return "tripped", plan.latch.reason, 100.0
+    if not guards:
+        return "no_data", "no worker has said anything yet", None
+    first = min(guards, key=lambda guard: _STATES.index(guard["state"]))
+    return first["state"], first["why"], max(guard["evidence_percent"] for guard in guards)
 
 
 def _actual_percent(sides: Mapping[str, Any]) -> Number | None:

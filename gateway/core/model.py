@@ -278,11 +278,12 @@ class DefaultRoute:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Where a detector trips."""
+    """Where a detector trips, and how sure it wants to be (`core.detect.cusum.PROFILES`)."""
 
     error_rate: float = 0.05
     p95_ratio: float = 2.0
     consistency: float = 0.9999
+    profile: str = "balanced"
 
 
 @dataclass(frozen=True, slots=True)

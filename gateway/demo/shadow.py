@@ -20,8 +20,8 @@ from gateway.demo.check import Check
 from gateway.demo.operator import GROUP, Operator
 from gateway.demo.repository import DemoError
 
-_WORKSPACES: Final = 6
-_ROUNDS: Final = 8
+_WORKSPACES: Final = 3
+_ROUNDS: Final = 4
 _SUSPECTED_S: Final = 1.0
 _MISMATCH_S: Final = 25.0
 _SETTLED_S: Final = 60.0

@@ -48,6 +48,8 @@ SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
 _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
+_ANSWERED: Final = (Outcome.OK, Outcome.CLIENT_ERROR)
+_ABSENT: Final = (ErrorCode.UPSTREAM_REFUSED, ErrorCode.UPSTREAM_TIMEOUT, ErrorCode.NO_UPSTREAM)
 _MAX_FORWARDS_DIGITS: Final = 9
 # RFC 9110 §7.6.2: a larger value may be lowered to the largest that the recipient supports.
 _MAX_FORWARDS: Final = 10**_MAX_FORWARDS_DIGITS
@@ -87,11 +89,12 @@ class Passage:
         body_limit: Largest body that is forwarded; None: any.
         side: Who answers; None until decided.
         key: The request's key, or None.
+        began: Monotonic seconds, when its head was complete.
+        is_late: It was counted as too slow while it waited.
     """
 
     __slots__ = (
         "_arrival",
-        "_began",
         "_body",
         "_doubts",
         "_facts",
@@ -104,7 +107,9 @@ class Passage:
         "_rpc",
         "_snapshot",
         "_trusted",
+        "began",
         "body_limit",
+        "is_late",
         "key",
         "side",
     )
@@ -112,7 +117,8 @@ class Passage:
     def __init__(self, plane: Plane, arrival: Arrival) -> None:
         self._plane = plane
         self._arrival = arrival
-        self._began = plane.clock.monotonic()
+        self.began = plane.clock.monotonic()
+        self.is_late = False
         self._plan: Plan | None = None
         self._rpc: RpcShape | None = None
         self._request_id = b""
@@ -315,6 +321,12 @@ class Passage:
         assert self.side is not None
         op_class = plan.operation.op_class if plan is not None else snapshot.definition.default.op_class
         is_read = op_class is OperationClass.READ
+        on_new = self._plane.on_new
+        if self.side is Side.NEW:
+            on_new.add(self)
+        elif on_new:
+            # It was decided for new before.
+            on_new.discard(self)
         host, fallback_host = snapshot.hosts[self.side]
         hop = Hop(
             peer=arrival.peer.encode() or b"unknown",
@@ -447,6 +459,7 @@ class Passage:
     def fault(self, error: UpstreamError) -> Problem:
         """The answer where a side gave none."""
         self._plane.observer.refused(error.code)
+        self._tell_absence(error)
         if STATUS[error.code] < SERVER_ERROR:
             message = "the request did not arrive whole and in time"
             return self._own_answer(problem(error.code, message, rpc=self._shape()))
@@ -455,6 +468,11 @@ class Passage:
         is_write = self._plan is None or self._plan.operation.op_class is OperationClass.WRITE
         retryable = False if is_write and error.sent else None
         return self._own_answer(problem(error.code, message, rpc=self._shape(), retryable=retryable))
+
+    def _tell_absence(self, error: UpstreamError) -> None:
+        floor = self._plane.floor
+        if floor is not None and self.side is Side.NEW and error.code in _ABSENT:
+            floor.absent()
 
     def _own_answer(self, answer: Problem) -> Problem:
         length = (b"content-length", b"%d" % len(answer.body))
@@ -480,14 +498,25 @@ class Passage:
 
     # --- the count ---
 
+    @property
+    def operation(self) -> str | None:
+        """Its operation's name, or None: none matched, or it is not known yet."""
+        return self._plan.operation.name if self._plan is not None else None
+
     def ended(self, outcome: Outcome) -> None:
         """The request is over. Call it once."""
         plane = self._plane
         plane.in_flight -= 1
         for doubt in self._doubts:
             plane.observer.doubted(doubt)
-        operation = self._plan.operation.name if self._plan is not None else None
-        plane.observer.answered(operation, self.side, outcome, plane.clock.monotonic() - self._began)
+        operation = self.operation
+        if self.side is Side.NEW:
+            plane.on_new.discard(self)
+            if outcome in _ANSWERED and plane.floor is not None:
+                plane.floor.answered()
+        plane.observer.answered(
+            operation, self.side, outcome, plane.clock.monotonic() - self.began, is_late=self.is_late
+        )
 
 
 def outcome_of(status: int) -> Outcome:

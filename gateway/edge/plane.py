@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gateway.core.model import Side
 from gateway.core.snapshot import Snapshot
-from gateway.ports import Observer, Shadow, Upstream
+from gateway.ports import Floor, Observer, Shadow, Upstream
 
 
 class SnapshotSource(Protocol):
@@ -20,6 +20,23 @@ class SnapshotSource(Protocol):
     @property
     def current(self) -> Snapshot | None:
         """The snapshot in force, or None before there is one."""
+        ...
+
+
+class OnNew(Protocol):
+    """A request that waits for new.
+
+    Attributes:
+        began: Monotonic seconds.
+        is_late: It was counted as too slow already.
+    """
+
+    began: float
+    is_late: bool
+
+    @property
+    def operation(self) -> str | None:
+        """The operation's name."""
         ...
 
 
@@ -73,9 +90,11 @@ class Plane:
         clock: Time and entropy.
         shadow: Mirrors reads; None: nobody does.
         in_flight: Requests being carried.
+        on_new: Of them, those that wait for new.
+        floor: Hears at once of answers and absences of new, or None.
     """
 
-    __slots__ = ("clock", "in_flight", "observer", "settings", "shadow", "sides", "source")
+    __slots__ = ("clock", "floor", "in_flight", "observer", "on_new", "settings", "shadow", "sides", "source")
 
     def __init__(
         self,
@@ -93,3 +112,5 @@ class Plane:
         self.clock = clock
         self.shadow = shadow
         self.in_flight = 0
+        self.on_new: set[OnNew] = set()
+        self.floor: Floor | None = None

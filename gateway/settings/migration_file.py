@@ -7,7 +7,7 @@ docs/configuration.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
@@ -154,6 +154,7 @@ class ThresholdsShape(Shape):
     error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     p95_ratio: Annotated[float, Field(gt=1, le=1000)] = 2.0
     consistency: Annotated[float, Field(gt=0, le=1)] = 0.9999
+    profile: Literal["balanced", "strict"] = "balanced"
 
 
 class MigrationShape(Shape):

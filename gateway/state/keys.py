@@ -43,6 +43,16 @@ class Keys:
         return f"cf:{self.migration}:counters"
 
     @property
+    def signals(self) -> str:
+        """Hash: process -> JSON of a growing number and cumulative counts for detectors."""
+        return f"cf:{self.migration}:signals"
+
+    @property
+    def histograms(self) -> str:
+        """Hash: process -> JSON of cumulative histograms of both sides."""
+        return f"cf:{self.migration}:histograms"
+
+    @property
     def evidence(self) -> str:
         """Sorted set: signature of a difference, by when it was last seen."""
         return f"cf:{self.migration}:evidence"

@@ -7,6 +7,8 @@ adding up blobs is the business of `ledger`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from math import inf
 from typing import Any, Final
 
 from gateway.core.decide import Doubt
@@ -30,14 +32,18 @@ class Cell:
         outcomes: By outcome.
         buckets: By bucket of core/histogram.py; sparse.
         seconds: Sum of all recorded durations.
+        timed: Requests whose duration is known, or known to be above the limit.
+        slow: Of them, above the limit.
     """
 
-    __slots__ = ("buckets", "outcomes", "seconds")
+    __slots__ = ("buckets", "outcomes", "seconds", "slow", "timed")
 
     def __init__(self) -> None:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.buckets: dict[int, int] = {}
         self.seconds = 0.0
+        self.timed = 0
+        self.slow = 0
 
     def note(self, outcome: Outcome, seconds: float) -> None:
         """Counts a request."""
@@ -56,25 +62,80 @@ class Cell:
         }
 
 
+_NOTHING: Final = Cell()
+
+
 class RequestCounters:
-    """Counts of one process. Every method is called on its event loop."""
+    """Counts of one process. Every method is called on its event loop.
+
+    Attributes:
+        limits: By operation: seconds above which an answer of new is too slow.
+    """
 
     def __init__(self) -> None:
         self._cells: dict[str, dict[Side | None, Cell]] = {}
         self._refused: Counter[ErrorCode] = Counter()
         self._doubts: Counter[Doubt] = Counter()
+        self.limits: dict[str, float] = {}
         self._mirror: dict[str, Counter[str]] = {}
         self._compared: dict[str, Counter[str]] = {}
         self._copies: dict[str, dict[Side, Cell]] = {}
         self._forged = 0
         self._force_ignored = 0
 
-    def answered(self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float) -> None:
+    def answered(
+        self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float, *, is_late: bool = False
+    ) -> None:
         """See `ports.Observer`."""
-        sides = self._cells.get(operation or UNMATCHED)
+        cell = self._cell(operation or UNMATCHED, side)
+        cell.note(outcome, seconds)
+        if side is Side.NEW and outcome in _TIMED and not is_late:
+            cell.timed += 1
+            if seconds > self.limits.get(operation or UNMATCHED, inf):
+                cell.slow += 1
+
+    def _cell(self, operation: str, side: Side | None) -> Cell:
+        sides = self._cells.get(operation)
         if sides is None:
-            sides = self._cells[operation or UNMATCHED] = {Side.OLD: Cell(), Side.NEW: Cell(), None: Cell()}
-        sides[side].note(outcome, seconds)
+            sides = self._cells[operation] = {Side.OLD: Cell(), Side.NEW: Cell(), None: Cell()}
+        return sides[side]
+
+    def late(self, operation: str) -> None:
+        """See `ports.Observer`."""
+        cell = self._cell(operation, Side.NEW)
+        cell.timed += 1
+        cell.slow += 1
+
+    def signals(self) -> dict[str, list[int]]:
+        """What detectors judge, by operation: n, errors, timed, slow, compared, mismatches; cumulative."""
+        found = {}
+        for name in {*self._cells, *self._compared}:
+            sides = self._cells.get(name)
+            cell = sides[Side.NEW] if sides is not None else _NOTHING
+            outcomes = cell.outcomes
+            errors = outcomes[Outcome.FAILURE]
+            compared: Mapping[str, int] = self._compared.get(name, {})
+            mismatches = compared.get("mismatch", 0)
+            found[name] = [
+                outcomes[Outcome.OK] + outcomes[Outcome.CLIENT_ERROR] + errors,
+                errors,
+                cell.timed,
+                cell.slow,
+                compared.get("match", 0) + mismatches,
+                mismatches,
+            ]
+        return found
+
+    def histograms(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Durations of both sides, by operation; sparse and cumulative."""
+        return {
+            name: {
+                side.value: {str(bucket): count for bucket, count in sides[side].buckets.items()}
+                for side in (Side.OLD, Side.NEW)
+            }
+            for name, sides in self._cells.items()
+            if name != UNMATCHED
+        }
 
     def refused(self, code: ErrorCode) -> None:
         """See `ports.Observer`."""

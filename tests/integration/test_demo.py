@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-LIMIT_S = 300
+LIMIT_S = 500
 
 
 def test_agents_work_through_shares_and_a_kill(tmp_path: Path) -> None:

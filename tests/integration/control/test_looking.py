@@ -55,7 +55,7 @@ async def test_what_is_unknown_is_null_and_never_0(desk: Desk) -> None:
     assert operation["consistency"] is None
     assert set(operation["comparisons"].values()) == {None}
     assert operation["sides"]["new"]["p95_ms"] is None
-    assert (operation["detector"], bool(operation["why"])) == ("not_armed", True)
+    assert (operation["detector"], bool(operation["why"])) == ("no_data", True)
 
 
 async def test_a_group_of_operations_that_differ_has_no_one_percent(desk: Desk) -> None:

@@ -1,0 +1,313 @@
+"""The loop that judges: four times a second on every worker, with no leader to fail; the first to trip wins.
+
+What it decides is done here before any network call. Where Redis is away it judges what this worker sees alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import structlog
+
+from gateway.core.detect.cusum import PROFILES, Excursion
+from gateway.core.detect.floors import Silence
+from gateway.core.detect.guard import Counted, Guard, GuardState
+from gateway.core.detect.latency import Baseline, Concurrent, is_confirmed
+from gateway.core.histogram import Histogram
+from gateway.core.model import SCOPE_ALL, Definition, Scope, ScopeKind, Stage
+from gateway.core.snapshot import Plan, Snapshot
+from gateway.guard.merging import Histograms, Merge, Signals, merge_histograms
+from gateway.ports import Clock
+
+TICK_S: Final = 0.25
+_HISTOGRAMS_EVERY: Final = 4
+_BASELINE_EVERY_S: Final = 5.0
+_GUARDED: Final = (Stage.LIVE, Stage.RAMPDOWN)
+_POOLED: Final = "(all)"
+"""Stands for all operations together; none can have this name."""
+_LOCAL: Final = "local"
+
+_log = structlog.get_logger("crossfade.guard")
+
+
+class Counting(Protocol):
+    """What this worker counts.
+
+    Attributes:
+        limits: By operation: seconds above which an answer of new is too slow.
+    """
+
+    limits: dict[str, float]
+
+    def signals(self) -> Mapping[str, list[int]]:
+        """See `merging.Signals`."""
+        ...
+
+    def histograms(self) -> Histograms:
+        """See `merging.Histograms`."""
+        ...
+
+    def late(self, operation: str) -> None:
+        """A request that still runs takes too long already."""
+        ...
+
+
+class Waiting(Protocol):
+    """A request that waits for new."""
+
+    began: float
+    is_late: bool
+
+    @property
+    def operation(self) -> str | None:
+        """Its operation's name."""
+        ...
+
+
+class Exchange(Protocol):
+    """What workers tell each other."""
+
+    async def swap(self, signals: Signals, histograms: Histograms | None) -> Heard | None:
+        """Says what this worker counted, and returns what all did; None: nobody can be asked.
+
+        Args:
+            signals: Of this worker.
+            histograms: Likewise, now and then.
+        """
+        ...
+
+    async def forget(self, names: Iterable[str]) -> None:
+        """Workers are gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What all workers said.
+
+    Attributes:
+        signals: By process: a number that grows, and its counts.
+        histograms: By process; None where they were not asked for.
+    """
+
+    signals: Mapping[str, tuple[int, Signals]]
+    histograms: Mapping[str, Histograms] | None
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One operation, or all together.
+
+    Attributes:
+        guard: Its detectors.
+        baseline: What old does.
+        silence: Requests without any answer.
+        new: Cumulative, of the last merge.
+        old: Likewise.
+        waiting: Requests on their way to new, on this worker.
+    """
+
+    guard: Guard
+    baseline: Baseline
+    silence: Silence = field(default_factory=Silence)
+    new: Histogram = field(default_factory=Histogram)
+    old: Histogram = field(default_factory=Histogram)
+    waiting: int = 0
+
+
+class Evaluator:
+    """Judges new for one worker."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        counting: Counting,
+        exchange: Exchange,
+        snapshot: Callable[[], Snapshot | None],
+        on_new: Iterable[Waiting],
+        trip: Callable[[Scope, str], None],
+        clock: Clock,
+    ) -> None:
+        """Judges nothing yet.
+
+        Args:
+            definition: From the file.
+            counting: What this worker counts.
+            exchange: With the others.
+            snapshot: The policy in force.
+            on_new: Requests that wait for new; changes while it is looked at from outside the loop never happens.
+            trip: Takes new out of a scope, locally first.
+            clock: Monotonic seconds.
+        """
+        self._counting = counting
+        self._exchange = exchange
+        self._snapshot = snapshot
+        self._on_new = on_new
+        self._trip = trip
+        self._clock = clock
+        self._merge = Merge()
+        self._local = Merge()
+        self._ticks = 0
+        self._noted_at = 0.0
+        self._seq = 0
+        self._is_local = False
+        self._watched: dict[str, _Watched] = {}
+        self.replace_definition(definition)
+
+    def replace_definition(self, definition: Definition) -> None:
+        """Another definition is in force: operations that stayed keep what was learnt."""
+        self._definition = definition
+        names = [*definition.operations, _POOLED]
+        profile = PROFILES[definition.thresholds.profile]
+        self._watched = {
+            name: self._watched.get(name)
+            or _Watched(
+                Guard(definition.thresholds, profile, 3 * len(names)), Baseline(definition.thresholds.p95_ratio)
+            )
+            for name in names
+        }
+
+    async def run(self) -> None:
+        """Judges until it is cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._count_late()
+            await self._hear()
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """What the guards say, by operation, for JSON."""
+        now, snapshot = self._clock(), self._snapshot()
+        found = {}
+        for name, watched in self._watched.items():
+            if name == _POOLED:
+                continue
+            state, why = watched.guard.state(now)
+            plan = snapshot.plans.get(name) if snapshot is not None else None
+            if plan is None or (plan.stage not in _GUARDED and state is not GuardState.TRIPPED):
+                state, why = GuardState.NO_DATA, "its stage sends nothing to new that clients wait for"
+            found[name] = {
+                "state": state.value,
+                "why": why if not self._is_local else f"{why or 'armed'}; this worker alone: Redis does not answer",
+                "evidence_percent": round(100 * watched.guard.evidence, 1),
+            }
+        return found
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _count_late(self) -> None:
+        """Requests that hang are counted before they end."""
+        now = self._clock()
+        for known in self._watched.values():
+            known.waiting = 0
+        for request in tuple(self._on_new):
+            operation = request.operation
+            watched = self._watched.get(operation or "")
+            if operation is None or watched is None:
+                continue
+            watched.waiting += 1
+            self._watched[_POOLED].waiting += 1
+            limit_s = watched.baseline.limit_s
+            if not request.is_late and limit_s is not None and now - request.began > limit_s:
+                request.is_late = True
+                self._counting.late(operation)
+
+    async def _hear(self) -> None:
+        self._ticks += 1
+        signals = self._counting.signals()
+        with_histograms = self._ticks % _HISTOGRAMS_EVERY == 0
+        histograms = self._counting.histograms() if with_histograms else None
+        heard = await self._exchange.swap(signals, histograms)
+        now = self._clock()
+        self._seq += 1
+        # Kept up to date in any case: it goes on from here when Redis goes away, and counts nothing twice.
+        alone = self._local.take({_LOCAL: (self._seq, signals)}, now)
+        if heard is None:
+            self._is_local = True
+            counted = alone
+            if histograms is not None:
+                self._note(merge_histograms({_LOCAL: histograms}), now)
+        else:
+            counted = self._merge.take(heard.signals, now)
+            if self._is_local:
+                # What the others said meanwhile was partly judged here already.
+                self._is_local, counted = False, {}
+            if heard.histograms is not None:
+                self._note(merge_histograms(heard.histograms), now)
+            gone = self._merge.forget(now)
+            if gone:
+                await self._exchange.forget(gone)
+        self._judge(counted, now)
+
+    def _note(self, merged: Mapping[str, Mapping[str, Histogram]], now: float) -> None:
+        """Takes the histograms; learns from time to time what old does."""
+        is_due = now - self._noted_at >= _BASELINE_EVERY_S
+        if is_due:
+            self._noted_at = now
+        for name, sides in merged.items():
+            watched = self._watched.get(name)
+            if watched is None:
+                continue
+            watched.old, watched.new = sides.get("old", watched.old), sides.get("new", watched.new)
+            if is_due:
+                watched.baseline.note(watched.old, now)
+                if watched.baseline.limit_s is not None:
+                    self._counting.limits[name] = watched.baseline.limit_s
+
+    def _judge(self, counted: Mapping[str, Counted], now: float) -> None:
+        snapshot = self._snapshot()
+        if snapshot is None:
+            return
+        pooled, has_tripped = Counted(), False
+        for name, plan in snapshot.plans.items():
+            watched = self._watched.get(name)
+            if watched is None:
+                continue
+            mine = counted.get(name, Counted())
+            if plan.latch is not None:
+                continue
+            if watched.guard.tripped is not None:
+                # Somebody has re-armed it.
+                watched.guard.reset()
+            if plan.stage not in _GUARDED:
+                watched.guard.learn(mine)
+                continue
+            pooled += mine
+            has_tripped |= self._judge_one(Scope(ScopeKind.OPERATION, name), watched, mine, now, plan)
+        if SCOPE_ALL in snapshot.latches or all(plan.latch for plan in snapshot.plans.values()):
+            return
+        everything = self._watched[_POOLED]
+        if everything.guard.tripped is not None or has_tripped:
+            # What one operation did is its own: it does not take the others along.
+            everything.guard.reset()
+        if has_tripped:
+            return
+        self._judge_one(SCOPE_ALL, everything, pooled, now, None)
+
+    def _judge_one(self, scope: Scope, watched: _Watched, counted: Counted, now: float, plan: Plan | None) -> bool:
+        """Judges one operation, or all; returns whether new is taken out."""
+        limit_s = watched.baseline.limit_s
+        # Of all operations each was held against its own limit; together they have none of their own.
+        known_s = limit_s if plan is not None else 0.0
+        mark = (watched.new, watched.old)
+        found = watched.guard.tick(counted, now, known_s, mark, lambda excursion: self._confirm(watched, excursion))
+        if found is not None:
+            self._trip(scope, found.reason())
+            return True
+        if watched.silence.tick(watched.waiting, counted.n, now, limit_s):
+            why = f"silence: {watched.waiting} requests wait for new, and none was answered for a while"
+            self._trip(scope, why)
+            return True
+        return False
+
+    def _confirm(self, watched: _Watched, excursion: Excursion) -> bool | None:
+        limit_s = watched.baseline.limit_s
+        mark = excursion.mark
+        if limit_s is None or not isinstance(mark, tuple):
+            # All together: each operation's own limit was confirmed by nobody, and so this one does not trip alone.
+            return None
+        new, old = mark
+        ratio = self._definition.thresholds.p95_ratio
+        return is_confirmed(Concurrent(watched.new - new, watched.old - old), ratio, limit_s)
