@@ -179,6 +179,7 @@ class DataPlane:
                 auth=read_secret(parts.internal_token_file),
                 force_secret=read_secret(parts.force_secret_file),
                 in_flight=settings.edge.in_flight,
+                safety_net=settings.safety_net,
                 says_side=settings.response_headers.side,
                 says_request_id=settings.response_headers.request_id,
             ),

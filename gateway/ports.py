@@ -276,6 +276,10 @@ class Observer(Protocol):
         """
         ...
 
+    def saved(self, operation: str) -> None:
+        """A read that new has failed is asked of old."""
+        ...
+
     def late(self, operation: str) -> None:
         """A request that is still running on new takes too long already."""
         ...

@@ -17,7 +17,7 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import Passage, outcome_of, outcome_of_fault
+from gateway.edge.passage import SERVER_ERROR, Passage, outcome_of, outcome_of_fault
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.errors import RevokedError, UpstreamError
@@ -61,6 +61,7 @@ class Run:
         "_finished",
         "_is_over",
         "_is_paused",
+        "_is_swallowing",
         "_passage",
         "_status",
         "_wants_body",
@@ -74,6 +75,7 @@ class Run:
         self._call: UpstreamCall | None = None
         self._is_over = False
         self._is_paused = False
+        self._is_swallowing = False
         self._wants_body = False
         self._status = 0
         self._witness: Witness | None = None
@@ -135,6 +137,9 @@ class Run:
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer."""
+        if status >= SERVER_ERROR and self._passage.falls_back():
+            self._try_old()
+            return
         fields = self._passage.answer_fields(status, headers, length)
         witness, self._witness = self._witness, None
         self._end(outcome_of(status))
@@ -145,6 +150,10 @@ class Run:
 
     def head_received(self, status: int, headers: Headers, length: int | None) -> None:
         """The final head."""
+        if status >= SERVER_ERROR and self._passage.falls_back():
+            # What new says about it is read to its end and heard by nobody.
+            self._is_swallowing = True
+            return
         self._status = status
         self._exchange.start(status, self._passage.answer_fields(status, headers, length))
         if self._witness is not None:
@@ -152,6 +161,8 @@ class Run:
 
     def body_received(self, data: bytes) -> None:
         """A piece of the body, or bytes of a tunnel."""
+        if self._is_swallowing:
+            return
         exchange = self._exchange
         if exchange.has_switched:
             exchange.write_raw(data)
@@ -165,6 +176,9 @@ class Run:
 
     def answer_completed(self, trailers: Headers) -> None:
         """The end of the body."""
+        if self._is_swallowing:
+            self._try_old()
+            return
         if trailers:
             self._exchange.trailers = trailers_to_client(trailers)
         witness, self._witness = self._witness, None
@@ -250,8 +264,22 @@ class Run:
                 call.finish()
             self._exchange.close_tunnel(cleanly=True)
 
+    def _try_old(self) -> None:
+        """The safety net: once more, of old."""
+        self._is_swallowing = False
+        self._lose_witness(Unmirrored.NOT_ACCEPTED)
+        self._attempt(lambda: self._dispatch(self._body))
+
     def _fail(self, error: UpstreamError) -> None:
+        if self._is_swallowing:
+            self._try_old()
+            return
         started = self._exchange.started
+        if not started:
+            self._passage.tell_absence(error)
+            if self._passage.falls_back():
+                self._try_old()
+                return
         outcome = outcome_of_fault(error, started=started)
         if started:
             self._end(outcome)
@@ -277,8 +305,11 @@ class Run:
         # Else the two would hold each other until the garbage collector comes: memory that is used anew for every
         # request is memory that is never in the processor's cache.
         self._exchange.run = None
+        is_gone = outcome is Outcome.CLIENT_GONE
+        self._lose_witness(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
+        self._passage.ended(outcome)
+
+    def _lose_witness(self, why: Unmirrored) -> None:
         if self._witness is not None:
             witness, self._witness = self._witness, None
-            is_gone = outcome is Outcome.CLIENT_GONE
-            witness.lost(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
-        self._passage.ended(outcome)
+            witness.lost(why)

@@ -16,7 +16,7 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import Arrival, Passage, outcome_of, outcome_of_fault, too_large
+from gateway.edge.passage import SERVER_ERROR, Arrival, Passage, outcome_of, outcome_of_fault, too_large
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched
@@ -107,14 +107,22 @@ class _Carrier:
         if limit is not None:
             passage.decide(await self._read_body(limit))
         body = self._body_to_send()
+        is_repeatable = not isinstance(body, StreamedBody)
         while True:
             try:
                 request = passage.request(body)
                 response = await passage.upstream.exchange(request, passage.key, self._pass_interim)
+                if response.status >= SERVER_ERROR and passage.falls_back(is_repeatable=is_repeatable):
+                    response.close()
+                    continue
                 self._witness = passage.witness(request)
                 break
             except RevokedError:
                 passage.decide_again()
+            except UpstreamError as error:
+                passage.tell_absence(error)
+                if not passage.falls_back(is_repeatable=is_repeatable):
+                    raise
         try:
             await self._relay(response)
         finally:

@@ -6,7 +6,7 @@ waits, reads a socket or writes to one. It must not know ASGI, connections or ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -34,7 +34,7 @@ from gateway.core.headers import (
 )
 from gateway.core.keys import KeyInputs, body_needed, read_key
 from gateway.core.mirroring import Unmirrored, is_conditional, is_sampled
-from gateway.core.model import Deadlines, ErrorCode, Headers, OperationClass, Side
+from gateway.core.model import Deadlines, ErrorCode, Headers, OperationClass, Side, Stage, Writes
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import JSONRPC_PARSE_ERROR, Refusal
 from gateway.core.snapshot import Plan, Snapshot
@@ -98,7 +98,9 @@ class Passage:
         "_body",
         "_doubts",
         "_facts",
+        "_has_fallen_back",
         "_incoming",
+        "_is_confirmed",
         "_is_mcp",
         "_is_told_by_header",
         "_plan",
@@ -106,6 +108,7 @@ class Passage:
         "_request_id",
         "_rpc",
         "_snapshot",
+        "_spent_s",
         "_trusted",
         "began",
         "body_limit",
@@ -124,6 +127,9 @@ class Passage:
         self._request_id = b""
         self._is_told_by_header = False
         self._is_mcp = False
+        self._has_fallen_back = False
+        self._is_confirmed = False
+        self._spent_s = 0.0
         self._trusted = False
         self._snapshot: Snapshot | None = None
         self._incoming: Incoming | None = None
@@ -159,7 +165,8 @@ class Passage:
         decision = self._judge(snapshot, facts, body)
         if isinstance(decision, int):
             return decision
-        self.side = decision.side
+        # What new has failed once is not asked of it again.
+        self.side = Side.OLD if self._has_fallen_back else decision.side
         return None
 
     @property
@@ -305,6 +312,53 @@ class Passage:
             return None
         return side
 
+    # --- the safety net ---
+
+    def falls_back(self, *, is_repeatable: bool = True) -> bool:
+        """Takes a read that new has failed to old, once, where both work on one store; new is counted as failed.
+
+        Call it before the answer began. True: send the request again.
+
+        Args:
+            is_repeatable: Whether the request's body can be sent a second time.
+        """
+        plan = self._plan
+        if (
+            self.side is not Side.NEW
+            or self._has_fallen_back
+            or not is_repeatable
+            or plan is None
+            or plan.operation.op_class is not OperationClass.READ
+            # Elsewhere old does not know what new was told; and in `complete` it knows nothing any more.
+            or plan.group.writes is not Writes.SHARED
+            or plan.stage is Stage.COMPLETE
+            or not self._plane.settings.safety_net
+            or not self._is_read_for_sure
+        ):
+            return False
+        now = self._plane.clock.monotonic()
+        left_s = self._left_s(now)
+        if left_s is not None and left_s <= 0:
+            return False
+        self._plane.observer.answered(
+            plan.operation.name, Side.NEW, Outcome.FAILURE, now - self.began, is_late=self.is_late
+        )
+        self._plane.observer.saved(plan.operation.name)
+        self._plane.on_new.discard(self)
+        self._has_fallen_back = True
+        # What new took is no time of old's.
+        self._spent_s, self.began, self.is_late = now - self.began, now, False
+        self.side = Side.OLD
+        return True
+
+    @property
+    def _is_read_for_sure(self) -> bool:
+        return not self._is_told_by_header or self._is_confirmed
+
+    def _left_s(self, now: float) -> float | None:
+        total_s = self._deadlines.total_s
+        return None if total_s is None else total_s - (now - self.began)
+
     # --- the exchange ---
 
     @property
@@ -338,17 +392,26 @@ class Passage:
             fallback_host=fallback_host,
             auth=self._plane.settings.auth,
         )
+        if is_read and self._is_told_by_header:
+            self._is_confirmed = self._is_confirmed_by(body, snapshot)
         extra = self._write_fields(incoming.headers)
         return UpstreamRequest(
             method=arrival.method.encode("latin-1"),
             target=arrival.target,
             headers=to_side(incoming, hop, self._request_id, extra, entropy=self._plane.clock.entropy(192)),
             body=body,
-            deadlines=self._deadlines,
-            may_retry=is_read and (not self._is_told_by_header or self._is_confirmed_by(body, snapshot)),
+            deadlines=self._bounded_deadlines(),
+            may_retry=is_read and self._is_read_for_sure,
             holds=self._holds,
             upgrade=arrival.upgrade,
         )
+
+    def _bounded_deadlines(self) -> Deadlines:
+        """The operation's, less what a first attempt took."""
+        deadlines = self._deadlines
+        if not self._spent_s or deadlines.total_s is None:
+            return deadlines
+        return replace(deadlines, total_s=max(deadlines.total_s - self._spent_s, 0.001))
 
     def witness(self, request: UpstreamRequest) -> Witness | None:
         """Who hears of the answer, for a read that is mirrored.
@@ -360,6 +423,9 @@ class Passage:
         if shadow is None or plan is None or plan.operation.op_class is not OperationClass.READ:
             return None
         why = plan.unmirrored or self._why_unmirrored(plan, request)
+        if self._has_fallen_back:
+            # New has just failed it.
+            why = Unmirrored.NOT_ACCEPTED
         if why is not None:
             shadow.unmirrored(plan.operation.name, why)
             return None
@@ -459,7 +525,6 @@ class Passage:
     def fault(self, error: UpstreamError) -> Problem:
         """The answer where a side gave none."""
         self._plane.observer.refused(error.code)
-        self._tell_absence(error)
         if STATUS[error.code] < SERVER_ERROR:
             message = "the request did not arrive whole and in time"
             return self._own_answer(problem(error.code, message, rpc=self._shape()))
@@ -469,7 +534,8 @@ class Passage:
         retryable = False if is_write and error.sent else None
         return self._own_answer(problem(error.code, message, rpc=self._shape(), retryable=retryable))
 
-    def _tell_absence(self, error: UpstreamError) -> None:
+    def tell_absence(self, error: UpstreamError) -> None:
+        """Tells the floor that new was not there, where that is what a failure says."""
         floor = self._plane.floor
         if floor is not None and self.side is Side.NEW and error.code in _ABSENT:
             floor.absent()

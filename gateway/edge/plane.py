@@ -52,6 +52,7 @@ class LaneSettings:
         says_request_id: Whether answers carry `X-Request-Id`.
         body_read_s: Longest time for the whole of a body that is read to find an operation or a key in it. The silence
             between two bytes is bounded by the connection; this bounds a client that drips.
+        safety_net: Whether a read that new has failed is served by old, where both work on one store.
     """
 
     auth: bytes | None = None
@@ -60,6 +61,7 @@ class LaneSettings:
     says_side: bool = True
     says_request_id: bool = True
     body_read_s: float = 120.0
+    safety_net: bool = True
 
 
 @dataclass(frozen=True, slots=True)

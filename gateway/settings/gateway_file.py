@@ -158,6 +158,7 @@ class GatewaySettings(Shape):
         ops_port: Its port.
         insecure_control: Whether control may listen beyond loopback without TLS.
         workers: Gateway processes on the data port.
+        safety_net: Whether a read that new has failed is served by old, where both work on one store.
         express: Whether bounded exchanges take the express lane.
         data_dir: Where Crossfade keeps what must survive a restart.
         redis_url: Where Redis is; falsy = embedded.
@@ -179,6 +180,7 @@ class GatewaySettings(Shape):
     ops_port: Port = 8082
     insecure_control: bool = False
     workers: Annotated[int, Field(ge=1, le=256)] = 2
+    safety_net: bool = True
     express: Literal["on", "off"] = "on"
     data_dir: Annotated[Path, BeforeValidator(_path)] = Path(".crossfade")
     redis_url: Annotated[RedisUrl, BeforeValidator(_redis_url), PlainSerializer(str)] = RedisUrl()

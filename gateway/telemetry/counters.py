@@ -80,6 +80,7 @@ class RequestCounters:
         self._mirror: dict[str, Counter[str]] = {}
         self._compared: dict[str, Counter[str]] = {}
         self._copies: dict[str, dict[Side, Cell]] = {}
+        self._saved: Counter[str] = Counter()
         self._forged = 0
         self._force_ignored = 0
 
@@ -93,6 +94,10 @@ class RequestCounters:
             cell.timed += 1
             if seconds > self.limits.get(operation or UNMATCHED, inf):
                 cell.slow += 1
+
+    def saved(self, operation: str) -> None:
+        """See `ports.Observer`."""
+        self._saved[operation] += 1
 
     def _cell(self, operation: str, side: Side | None) -> Cell:
         sides = self._cells.get(operation)
@@ -186,6 +191,7 @@ class RequestCounters:
             "copies": {
                 name: {side.value: cell.blob() for side, cell in sides.items()} for name, sides in self._copies.items()
             },
+            "saved": dict(self._saved),
             "forged": self._forged,
             "force_ignored": self._force_ignored,
         }

@@ -43,6 +43,7 @@ class _Collector(Collector):
         totals = self._ledger.totals()
         yield from _requests(totals.get("operations", {}))
         yield from _plain(totals)
+        yield from _saved(totals)
         yield from _shadow(totals, self._ledger)
         yield from _upstream_counts(totals.get("upstream", {}))
         yield from _upstream_state(self._ledger)
@@ -93,6 +94,13 @@ def _plain(totals: Counts) -> Iterator[Metric]:
         "Crossfade-Force fields that were invalid or not allowed.",
         totals.get("force_ignored", 0),
     )
+
+
+def _saved(totals: Counts) -> Iterator[Metric]:
+    saved = CounterMetricFamily("crossfade_saved", "Reads that new failed and old was asked.", labels=["operation"])
+    for operation, count in sorted(totals.get("saved", {}).items()):
+        saved.add_metric([operation], count)
+    yield saved
 
 
 def _shadow(totals: Counts, ledger: Ledger) -> Iterator[Metric]:

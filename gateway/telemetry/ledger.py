@@ -24,6 +24,7 @@ _COUNTED: Final = (
     "comparisons",
     "copies",
     "noise",
+    "saved",
     "forged",
     "force_ignored",
     "upstream",
