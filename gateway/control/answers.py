@@ -143,6 +143,15 @@ class Killed(KillState):
     changed: dict[str, Delta]
 
 
+class Incident(Answer):
+    """What an alert did: `scope` is killed, or nothing, since it is over."""
+
+    epoch: int
+    killed: bool
+    scope: str
+    reason: str | None
+
+
 class Rearmed(Answer):
     """A kill that is gone, and what still kills the same operations."""
 

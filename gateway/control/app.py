@@ -6,6 +6,7 @@ GET, nothing is said to other origins, and every answer is JSON but the metrics.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -25,7 +27,8 @@ from gateway.control.acts import Order
 from gateway.control.auth import Authenticator, Caller, require
 from gateway.control.endpoints import ENDPOINTS, Endpoint
 from gateway.control.handlers import Call, Handlers, Parts
-from gateway.control.json_body import read_model
+from gateway.control.incidents import Signatures, secret_of
+from gateway.control.json_body import parse_model, read_body, read_model
 from gateway.control.openapi import describe
 from gateway.control.problems import MEDIA_TYPE, Code, Refused, invalid
 from gateway.core.roles import Role
@@ -68,6 +71,7 @@ class Desk:
     def __init__(self, handlers: Handlers, authenticator: Authenticator) -> None:
         self._handlers = handlers
         self._authenticator = authenticator
+        self._signatures = Signatures(time.time)
 
     def endpoint_for(self, methods: dict[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
         """The Starlette endpoint of one path."""
@@ -86,13 +90,23 @@ class Desk:
         return serve
 
     async def _serve(self, endpoint: Endpoint, request: Request) -> Response:
-        caller = await self._admit(endpoint, request)
+        body: BaseModel | None = None
+        signature = _only(request, "Crossfade-Signature") if endpoint.is_signed else None
+        if signature is not None and endpoint.body is not None:
+            content = await read_body(request)
+            rules = self._handlers.acts.snapshot().definition.incidents
+            secret = await asyncio.to_thread(secret_of, rules)
+            caller = self._signatures.check(signature, content, secret)
+            body = parse_model(content, endpoint.body)
+        else:
+            caller = await self._admit(endpoint, request)
+            body = None if endpoint.body is None else await read_model(request, endpoint.body)
         call = Call(
             endpoint,
             Order(caller, request.state.request_id, _if_match(endpoint, request)),
             dict(request.path_params),
             _query(endpoint, request),
-            None if endpoint.body is None else await read_model(request, endpoint.body),
+            body,
         )
         handler: Handler = getattr(self._handlers, endpoint.name)
         return await handler(call)

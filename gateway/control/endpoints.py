@@ -59,6 +59,7 @@ class Endpoint:
         codes: How it may refuse, beyond what every call may.
         status: Of its answer.
         is_conditional: Whether it heeds `If-Match`.
+        is_signed: Whether a `Crossfade-Signature` may stand for a token.
     """
 
     method: Method
@@ -72,6 +73,7 @@ class Endpoint:
     codes: tuple[Code, ...] = field(default=())
     status: int = 200
     is_conditional: bool = False
+    is_signed: bool = False
 
 
 _PAGE: Final = (
@@ -83,9 +85,7 @@ _RULES: Final = (Code.RULE_VIOLATION, Code.STAGE_HAS_NO_SHARE, Code.GROUP_SHARE,
 
 def _later(method: Method, path: str, name: str, about: str, role: Role = Role.VIEWER) -> Endpoint:
     """A call of the contract that this version answers with `not_yet_available`."""
-    body = bodies.IncidentBody if method is Method.POST else None
-    query = _PAGE if method is Method.GET else ()
-    return Endpoint(method, path, name, about, role, body=body, query=query, codes=(Code.NOT_YET_AVAILABLE,))
+    return Endpoint(method, path, name, about, role, query=_PAGE, codes=(Code.NOT_YET_AVAILABLE,))
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
@@ -220,7 +220,17 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         codes=(Code.UNKNOWN_OPERATION, Code.RULE_VIOLATION),
     ),
     _later(Method.GET, "/v1/writes", "writes", "Copied writes and what became of them."),
-    _later(Method.POST, "/v1/incidents", "incidents", "Kills what an alert names.", Role.OPERATOR),
+    Endpoint(
+        Method.POST,
+        "/v1/incidents",
+        "incidents",
+        "Kills the scope that the migration file names for incidents; `resolved` changes nothing.",
+        Role.OPERATOR,
+        bodies.IncidentBody,
+        answers.Incident,
+        codes=(Code.RULE_VIOLATION,),
+        is_signed=True,
+    ),
     Endpoint(Method.GET, "/healthz", "health", "The process lives.", None, answer=answers.Health),
     Endpoint(
         Method.GET,

@@ -14,11 +14,21 @@ from starlette.responses import JSONResponse, Response
 
 from gateway.control import answers
 from gateway.control.acts import Acts, Order, Outcome
-from gateway.control.bodies import KEY_LIMIT, ApplyBody, ChangeBody, KillBody, NoiseBody, RearmBody, TokenBody
+from gateway.control.bodies import (
+    KEY_LIMIT,
+    ApplyBody,
+    ChangeBody,
+    IncidentBody,
+    KillBody,
+    NoiseBody,
+    RearmBody,
+    TokenBody,
+)
 from gateway.control.comparisons import changed_noise, consistency_items, noise_items
 from gateway.control.endpoints import PAGE_DEFAULT, PAGE_LIMIT, Endpoint
 from gateway.control.explain import explain
 from gateway.control.gather import gather
+from gateway.control.incidents import reason_of
 from gateway.control.kills import kill_scope, rearm_scope, still_killed_by
 from gateway.control.moves import apply_wishes, move_group, move_operation, restore
 from gateway.control.ports import (
@@ -322,8 +332,24 @@ class Handlers:
         raise _later(call)
 
     async def incidents(self, call: Call) -> Response:
-        """Not yet."""
-        raise _later(call)
+        """Kills what the migration file names for incidents."""
+        snapshot = self.acts.snapshot()
+        rules = snapshot.definition.incidents
+        if rules is None:
+            raise Refused(
+                Code.RULE_VIOLATION,
+                "the migration file names no scope for incidents; write incidents: {scope: all}",
+                rule="no_incidents",
+            )
+        reason = reason_of(call.read(IncidentBody).model_dump())
+        if reason is None:
+            over = answers.Incident(epoch=snapshot.epoch, killed=False, scope=rules.scope, reason=None)
+            return _answer(call, over, snapshot.epoch)
+        wanted = KillBody.model_validate({"scope": rules.scope, "reason": reason})
+        outcome, latch = await kill_scope(self.acts, call.order, wanted)
+        epoch = outcome.snapshot.epoch
+        done = answers.Incident(epoch=epoch, killed=True, scope=rules.scope, reason=latch.reason)
+        return _answer(call, done, epoch)
 
     def _measured(self) -> Measured:
         counters = self._parts.counters

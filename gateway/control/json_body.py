@@ -35,12 +35,20 @@ async def read_model(request: Request, model: type[Model]) -> Model:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise invalid("send the body as Content-Type: application/json")
+    return parse_model(await read_body(request), model)
+
+
+async def read_body(request: Request) -> bytes:
+    """The body as it was sent.
+
+    Raises:
+        Refused: `invalid_value`: too large, or too late.
+    """
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            body = await _read(request)
+            return await _read(request)
     except (TimeoutError, ClientDisconnect) as exc:
         raise invalid("the body did not arrive in time") from exc
-    return parse_model(body, model)
 
 
 def parse_model(body: bytes, model: type[Model]) -> Model:

@@ -287,6 +287,19 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class IncidentRules:
+    """What an alert from outside does.
+
+    Attributes:
+        scope: What it kills, `all`, `group:NAME` or `operation:NAME`.
+        secret_file: Holds the secret of signatures, or None: only tokens count.
+    """
+
+    scope: str = "all"
+    secret_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """What the file says: sides, operations, groups, limits. Policy is kept apart.
 
@@ -301,6 +314,7 @@ class Definition:
         deny_paths: Normalised path prefixes that the gateway answers with 404.
         trusted_proxies: Networks whose forwarding headers are believed.
         thresholds: Where detectors trip.
+        incidents: What alerts do; None: nothing.
         steps: Shares at which a re-armed or promoted operation enters, ascending.
         digest: SHA-256 of the canonical content, hex.
     """
@@ -315,6 +329,7 @@ class Definition:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     thresholds: Thresholds = Thresholds()
     mcp_stateless: bool = True
+    incidents: IncidentRules | None = None
     steps: tuple[Ppm, ...] = (Ppm(10_000), Ppm(50_000), Ppm(250_000), Ppm(500_000), PPM_ALL)
     digest: str = ""
 

@@ -14,17 +14,20 @@ from typing import Final, TypeVar
 
 from gateway.core.compare.rules import ComparisonRules, Rule, split_path
 from gateway.core.file_policy import FilePolicy
+from gateway.core.kills import scope_exists
 from gateway.core.model import (
     Deadlines,
     DefaultRoute,
     Definition,
     Group,
     HealthProbe,
+    IncidentRules,
     Instance,
     KeyRecipe,
     Operation,
     Ppm,
     RestMatch,
+    Scope,
     Side,
     SideDefinition,
     Thresholds,
@@ -97,11 +100,22 @@ def compile_migration(shape: MigrationShape, findings: Findings, around: Surroun
         deny_paths=_each(_deny_path, shape.deny_paths, ("deny_paths",), findings),
         trusted_proxies=_each(parse_network, shape.trusted_proxies, ("trusted_proxies",), findings),
         thresholds=Thresholds(**shape.thresholds.model_dump()),
+        incidents=IncidentRules(**shape.incidents.model_dump()) if shape.incidents is not None else None,
         steps=_steps(shape.steps_percent, findings),
     )
+    _check_incidents(definition, findings)
     check_collisions(shape, definition, findings)
     policy = wished_policy(definition, shape, findings)
     return replace(definition, digest=digest_of(definition)), policy
+
+
+def _check_incidents(definition: Definition, findings: Findings) -> None:
+    if definition.incidents is None:
+        return
+    path: KeyPath = ("incidents", "scope")
+    scope = _try(Scope.parse, definition.incidents.scope, path, findings)
+    if scope is not None and not scope_exists(definition, scope):
+        findings.error(path, f"there is nothing named {scope}; write all, group:NAME or operation:NAME")
 
 
 def _try(parse: Callable[[str], ValueT], text: str, path: KeyPath, findings: Findings) -> ValueT | None:

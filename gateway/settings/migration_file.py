@@ -157,6 +157,13 @@ class ThresholdsShape(Shape):
     profile: Literal["balanced", "strict"] = "balanced"
 
 
+class IncidentsShape(Shape):
+    """What an alert from outside does."""
+
+    scope: str = "all"
+    secret_file: str | None = None
+
+
 class MigrationShape(Shape):
     """The whole file."""
 
@@ -169,6 +176,7 @@ class MigrationShape(Shape):
     deny_paths: list[str] = Field(default_factory=lambda: ["/v1/workspaces"])
     trusted_proxies: list[str] = Field(default_factory=list)
     thresholds: ThresholdsShape = ThresholdsShape()
+    incidents: IncidentsShape | None = None
     steps_percent: list[Percent] = Field(default_factory=lambda: [Ppm(step * 10_000) for step in (1, 5, 25, 50, 100)])
 
 
