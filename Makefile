@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 
-.PHONY: help setup up demo test torture check bench bench-full
+.PHONY: help setup up demo test torture check bench bench-full bench-guard
 
 help:
 	@echo "make up     the gateway with both services on this machine; Ctrl-C stops it"
@@ -11,6 +11,7 @@ help:
 	@echo "make torture  long forms of tests: 20 rolling restarts under 20 clients, thousands of idle and slow clients"
 	@echo "make check  linters, types, import rules, the pages made from the code"
 	@echo "make bench  beside nginx: CPU per request; memory of long streams, time from a change to its effect"
+	@echo "make bench-guard  from a fault of the new side to the last request on it"
 	@echo "make bench-full  beside HAProxy, nginx mirror and others too, on a larger grid"
 
 setup:
@@ -48,6 +49,9 @@ bench: setup
 	@$(BIN)/python -m bench.inventory
 	@$(BIN)/python -m bench.pool
 	@$(BIN)/python -m bench.shadow
+
+bench-guard: setup
+	@$(BIN)/python -m bench.guard $(ARGS)
 
 bench-full: setup
 	@$(BIN)/python -m bench --full $(ARGS)

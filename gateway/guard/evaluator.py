@@ -208,7 +208,6 @@ class Evaluator:
             if operation is None or watched is None:
                 continue
             watched.waiting += 1
-            self._watched[_POOLED].waiting += 1
             limit_s = watched.baseline.limit_s
             if not request.is_late and limit_s is not None and now - request.began > limit_s:
                 request.is_late = True
@@ -260,7 +259,7 @@ class Evaluator:
         snapshot = self._snapshot()
         if snapshot is None:
             return
-        pooled, has_tripped = Counted(), False
+        pooled, has_tripped, waiting = Counted(), False, 0
         for name, plan in snapshot.plans.items():
             watched = self._watched.get(name)
             if watched is None:
@@ -275,10 +274,13 @@ class Evaluator:
                 watched.guard.learn(mine)
                 continue
             pooled += mine
+            # What hangs on an operation that is out already says nothing about the others.
+            waiting += watched.waiting
             has_tripped |= self._judge_one(Scope(ScopeKind.OPERATION, name), watched, mine, now, plan)
         if SCOPE_ALL in snapshot.latches or all(plan.latch for plan in snapshot.plans.values()):
             return
         everything = self._watched[_POOLED]
+        everything.waiting = waiting
         if everything.guard.tripped is not None or has_tripped:
             # What one operation did is its own: it does not take the others along.
             everything.guard.reset()

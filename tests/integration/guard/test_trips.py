@@ -142,6 +142,10 @@ async def test_a_side_that_hangs_is_silent(worker: WorkerProcess, sides: Sides) 
     made, tasks = await loads(worker, 12)
     try:
         await until(lambda: bool(worker.counters.get("killed")), "it is taken out", 30)
+        killed_at = worker.counters["at"]
+        # What hangs still says nothing about all the rest.
+        await until(lambda: worker.counters["at"] > killed_at + 7, "more than silence takes", 30)
+        assert worker.counters["killed"] == ["operation:item.get"]
     finally:
         await stop(tasks)
     del made
