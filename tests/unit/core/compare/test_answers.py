@@ -88,7 +88,7 @@ def test_what_grows_beyond_bounds_is_not_unpacked(coding: str) -> None:
     ("coding", "body"),
     [
         (b"gzip", b"no gzip"),
-        (b"gzip", gzip.compress(b"x" * 100)[:-5]),
+        (b"gzip", gzip.compress(b"x" * 100, mtime=0)[:-5]),
         (b"br", brotli.compress(b"x" * 1000)[:-3]),
         (b"br", b"\xff\xff"),
         (b"zz", b"x"),
