@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.core.counts import Counts, add
+from gateway.core.mirroring import read_copy_fields
 from gateway.core.model import (
     SCOPE_ALL,
     Definition,
@@ -43,7 +44,7 @@ from gateway.parts import Parts, read_secret
 from gateway.settings import LoadedMigration, SettingsError, load_migration
 from gateway.settings.addresses import parse_instance
 from gateway.settings.gateway_file import GatewaySettings
-from gateway.shadow.copies import CopyPolicy, read_fields
+from gateway.shadow.copies import CopyPolicy
 from gateway.shadow.limits import ShadowLimits
 from gateway.shadow.mirror import Mirror
 from gateway.state.connect import REDIS_ERRORS, RedisClient, connect
@@ -383,7 +384,7 @@ def _copy_policy(side: SideDefinition) -> CopyPolicy:
     if file is None:
         return CopyPolicy(side.is_trusted)
     try:
-        return CopyPolicy(side.is_trusted, read_fields(Path(file).read_text(encoding="utf-8")))
+        return CopyPolicy(side.is_trusted, read_copy_fields(Path(file).read_text(encoding="utf-8")))
     except ValueError as exc:
         raise ValueError(f"{file}: {exc}") from exc
 

@@ -51,3 +51,20 @@ def is_conditional(name: bytes) -> bool:
 def is_sampled(migration: str, request_id: bytes, limit: int) -> bool:
     """Whether a request is in the sample. Its salt is its own: the sample must not be the cohort."""
     return limit >= EVERY or key_hash(f"{migration}:mirror", request_id.decode("latin-1")) < limit
+
+
+def read_copy_fields(text: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Reads header fields, `Name: value` a line.
+
+    Raises:
+        ValueError: A line is no field. The message holds no value.
+    """
+    fields = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, value = line.partition(":")
+        if not colon or not name.isascii() or not name.replace("-", "").isalnum() or not value.strip().isprintable():
+            raise ValueError(f"line {number} is no header field; write Name: value")
+        fields.append((name.lower().encode(), value.strip().encode("latin-1", "replace")))
+    return tuple(fields)

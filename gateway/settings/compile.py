@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.core.compare.rules import ComparisonRules, Rule, split_path
 from gateway.core.file_policy import FilePolicy
 from gateway.core.kills import scope_exists
+from gateway.core.mirroring import read_copy_fields
 from gateway.core.model import (
     Deadlines,
     DefaultRoute,
@@ -158,6 +160,7 @@ def _side(side: Side, shape: SideShape, findings: Findings, around: Surroundings
         findings.error((*here, "instances"), "is empty; write at least one instance, such as http://127.0.0.1:9001")
     if shape.ca_file is not None and not any(instance.tls for instance in instances):
         findings.warn((*here, "ca_file"), "has no effect: no instance of this side is https://")
+    _check_copy_fields(shape.mirror_headers_file, (*here, "mirror_headers_file"), findings)
     return SideDefinition(
         side=side,
         instances=tuple(instances),
@@ -169,6 +172,18 @@ def _side(side: Side, shape: SideShape, findings: Findings, around: Surroundings
         is_trusted=shape.trusted if shape.trusted is not None else _is_bundled(shape),
         mirror_headers_file=shape.mirror_headers_file,
     )
+
+
+def _check_copy_fields(file: str | None, path: KeyPath, findings: Findings) -> None:
+    """A worker reads the file at its start, and would find out too late."""
+    if file is None:
+        return
+    try:
+        read_copy_fields(Path(file).read_text(encoding="utf-8"))
+    except OSError as exc:
+        findings.error(path, f"{file} cannot be read: {exc.strerror}")
+    except ValueError as exc:
+        findings.error(path, f"{file}: {exc}")
 
 
 def _is_bundled(shape: SideShape) -> bool:

@@ -56,20 +56,3 @@ def copy_for(read: ServedRead, side: Side, policies: Mapping[Side, CopyPolicy], 
         holds=None,
         upgrade=None,
     )
-
-
-def read_fields(text: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Reads header fields, `Name: value` a line.
-
-    Raises:
-        ValueError: A line is no field. The message holds no value.
-    """
-    fields = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, colon, value = line.partition(":")
-        if not colon or not name.isascii() or not name.replace("-", "").isalnum() or not value.strip().isprintable():
-            raise ValueError(f"line {number} is no header field; write Name: value")
-        fields.append((name.lower().encode(), value.strip().encode("latin-1", "replace")))
-    return tuple(fields)
