@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.core.counts import Counts, add
+from gateway.core.kills import kill_is_lossless
 from gateway.core.mirroring import read_copy_fields
 from gateway.core.model import (
     SCOPE_ALL,
@@ -25,7 +26,6 @@ from gateway.core.model import (
     Scope,
     Side,
     SideDefinition,
-    Stage,
 )
 from gateway.core.snapshot import Snapshot
 from gateway.edge.express import ExpressLane
@@ -312,16 +312,17 @@ class DataPlane:
 
     def _trip(self, scope: Scope, reason: str) -> None:
         """Takes new out: here at once, everywhere as soon as Redis takes it."""
+        snapshot = self.state.feed.current
+        if snapshot is None or not kill_is_lossless(snapshot.definition, snapshot.policy, scope):
+            # In `complete` old is not whole any more: nobody but a human may go back to it.
+            _log.error("trip_disarmed", scope=str(scope), why=reason)
+            return
         latch = Latch(scope, LatchKind.TRIP, reason[:_REASON_LIMIT], f"detector:{self._name}", datetime.now(UTC))
         self.state.feed.kill_locally(latch)
 
     def _trip_all(self, reason: str) -> None:
         snapshot = self.state.feed.current
         if snapshot is None or not any(plan.effective and not plan.latch for plan in snapshot.plans.values()):
-            return
-        if any(plan.stage is Stage.COMPLETE for plan in snapshot.plans.values()):
-            # Old is not complete any more: nobody but a human may go back to it.
-            _log.error("trip_disarmed", why=reason)
             return
         self._trip(SCOPE_ALL, reason)
 

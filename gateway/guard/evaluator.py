@@ -155,18 +155,18 @@ class Evaluator:
         self._seq = 0
         self._is_local = False
         self._watched: dict[str, _Watched] = {}
+        self._definition = definition
         self.replace_definition(definition)
 
     def replace_definition(self, definition: Definition) -> None:
         """Another definition is in force: operations that stayed keep what was learnt."""
+        names, thresholds = [*definition.operations, _POOLED], definition.thresholds
+        # Evidence against other thresholds is none.
+        kept = self._watched if thresholds == self._definition.thresholds else {}
         self._definition = definition
-        names = [*definition.operations, _POOLED]
-        profile = PROFILES[definition.thresholds.profile]
+        profile = PROFILES[thresholds.profile]
         self._watched = {
-            name: self._watched.get(name)
-            or _Watched(
-                Guard(definition.thresholds, profile, 3 * len(names)), Baseline(definition.thresholds.p95_ratio)
-            )
+            name: kept.get(name) or _Watched(Guard(thresholds, profile, 3 * len(names)), Baseline(thresholds.p95_ratio))
             for name in names
         }
 
@@ -266,10 +266,9 @@ class Evaluator:
                 continue
             mine = counted.get(name, Counted())
             if plan.latch is not None:
-                continue
-            if watched.guard.tripped is not None:
-                # Somebody has re-armed it.
+                # Whoever tripped: after it is re-armed, everybody begins without evidence.
                 watched.guard.reset()
+                continue
             if plan.stage not in _GUARDED:
                 watched.guard.learn(mine)
                 continue
@@ -277,14 +276,11 @@ class Evaluator:
             # What hangs on an operation that is out already says nothing about the others.
             waiting += watched.waiting
             has_tripped |= self._judge_one(Scope(ScopeKind.OPERATION, name), watched, mine, now, plan)
-        if SCOPE_ALL in snapshot.latches or all(plan.latch for plan in snapshot.plans.values()):
-            return
         everything = self._watched[_POOLED]
         everything.waiting = waiting
-        if everything.guard.tripped is not None or has_tripped:
+        if has_tripped or SCOPE_ALL in snapshot.latches or all(plan.latch for plan in snapshot.plans.values()):
             # What one operation did is its own: it does not take the others along.
             everything.guard.reset()
-        if has_tripped:
             return
         self._judge_one(SCOPE_ALL, everything, pooled, now, None)
 

@@ -16,6 +16,8 @@ Histograms = Mapping[str, Mapping[str, Mapping[str, int]]]
 
 _NONE: Final = [0, 0, 0, 0, 0, 0]
 BLIND_AFTER_S: Final = 2.0
+_FRESH: Final = 8
+"""Reports after which a worker has a past."""
 
 
 @dataclass(slots=True)
@@ -30,8 +32,8 @@ class _Heard:
 class Merge:
     """What all workers counted since the last look.
 
-    A worker that is first heard of after the beginning counts from zero; one that was there before, from what it said
-    first: its past is not news.
+    A worker that has just begun counts from zero; one that was there before, or could not be heard for a while, from
+    what it says first: its past is not news.
     """
 
     def __init__(self) -> None:
@@ -49,7 +51,7 @@ class Merge:
         for name, (seq, signals) in reports.items():
             before = self._heard.get(name)
             if before is None:
-                base: Signals = {} if self._has_begun else signals
+                base: Signals = {} if self._has_begun and seq <= _FRESH else signals
                 self._heard[name] = _Heard(signals, seq, now)
             elif seq <= before.seq:
                 continue

@@ -58,14 +58,17 @@ class Mirror:
         self._draw = draw
         self._secret = secret
         self._sides = sides
-        self._policies = policies
+        # One mapping for all parts, changed in place: nobody goes on with a trust that was taken back.
+        self._policies = dict(policies)
         self._loop = asyncio.get_running_loop()
         self._relaxed: Mapping[str, Mapping[str, Relax]] = {}
         self._rules: dict[str, ComparisonRules] = {}
         self._learning: set[asyncio.Task[None]] = set()
         self.comparing = Comparing(limits.compare_s)
-        self._judge = Judge(self.comparing, sides, policies, limits, observer, evidence, self._rules_of, is_wanted)
-        self._copier = Copier(sides, policies, limits, observer, is_wanted, self._copied)
+        self._judge = Judge(
+            self.comparing, sides, self._policies, limits, observer, evidence, self._rules_of, is_wanted
+        )
+        self._copier = Copier(sides, self._policies, limits, observer, is_wanted, self._copied)
         self._use(definition)
 
     # --- for the lanes ---------------------------------------------------------------------------------------------
@@ -90,7 +93,7 @@ class Mirror:
 
     def replace_definition(self, definition: Definition, policies: Mapping[Side, CopyPolicy]) -> None:
         """Another definition is in force, with the same two clients behind `sides`."""
-        self._policies = self._copier.policies = policies
+        self._policies.update(policies)
         self._use(definition)
 
     def relax(self, relaxed: Mapping[str, Mapping[str, Relax]]) -> None:
