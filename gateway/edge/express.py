@@ -277,7 +277,7 @@ class Run:
         started = self._exchange.started
         if not started:
             self._passage.tell_absence(error)
-            if self._passage.falls_back():
+            if self._passage.falls_back(error):
                 self._try_old()
                 return
         outcome = outcome_of_fault(error, started=started)

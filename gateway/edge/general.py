@@ -121,7 +121,7 @@ class _Carrier:
                 passage.decide_again()
             except UpstreamError as error:
                 passage.tell_absence(error)
-                if not passage.falls_back(is_repeatable=is_repeatable):
+                if not passage.falls_back(error, is_repeatable=is_repeatable):
                     raise
         try:
             await self._relay(response)

@@ -41,7 +41,7 @@ from gateway.core.snapshot import Plan, Snapshot
 from gateway.core.stages import Route
 from gateway.edge.plane import Plane
 from gateway.edge.problem import STATUS, Problem, RpcShape, problem
-from gateway.errors import UpstreamError
+from gateway.errors import Phase, UpstreamError
 from gateway.ports import ServedRead, StreamedBody, Upstream, UpstreamRequest, Witness
 
 SERVER_ERROR: Final = 500
@@ -314,14 +314,18 @@ class Passage:
 
     # --- the safety net ---
 
-    def falls_back(self, *, is_repeatable: bool = True) -> bool:
+    def falls_back(self, error: UpstreamError | None = None, *, is_repeatable: bool = True) -> bool:
         """Takes a read that new has failed to old, once, where both work on one store; new is counted as failed.
 
         Call it before the answer began. True: send the request again.
 
         Args:
+            error: What ended the exchange; None: new answered that it failed.
             is_repeatable: Whether the request's body can be sent a second time.
         """
+        if error is not None and error.phase is Phase.TOTAL:
+            # The loop's clock may lag behind ours, so that a little time seems to be left.
+            return False
         plan = self._plan
         if (
             self.side is not Side.NEW
