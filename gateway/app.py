@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.core.compare.evidence import Found
 from gateway.core.counts import Counts, add
+from gateway.core.drill import DrillOrder, Fault, tripped_by
 from gateway.core.kills import kill_is_lossless
 from gateway.core.mirroring import read_copy_fields
 from gateway.core.model import (
@@ -27,7 +30,9 @@ from gateway.core.model import (
     Side,
     SideDefinition,
 )
-from gateway.core.snapshot import Snapshot
+from gateway.core.snapshot import Snapshot, covers
+from gateway.drill.faulty import AlteredSide
+from gateway.drill.following import DrillFollower
 from gateway.edge.express import ExpressLane
 from gateway.edge.general import GeneralLane
 from gateway.edge.limits import EdgeLimits
@@ -41,6 +46,7 @@ from gateway.guard.evaluator import Evaluator, Heard
 from gateway.guard.floor import AbsenceFloor
 from gateway.guard.merging import Histograms, Signals
 from gateway.parts import Parts, read_secret
+from gateway.ports import Upstream
 from gateway.settings import LoadedMigration, SettingsError, load_migration
 from gateway.settings.addresses import parse_instance
 from gateway.settings.gateway_file import GatewaySettings
@@ -49,6 +55,7 @@ from gateway.shadow.limits import ShadowLimits
 from gateway.shadow.mirror import Mirror
 from gateway.state.connect import REDIS_ERRORS, RedisClient, connect
 from gateway.state.counters import CounterStore
+from gateway.state.drills import DrillStore
 from gateway.state.evidence import EvidenceStore
 from gateway.state.feed import FeedSettings, PolicyFeed
 from gateway.state.noise import NoiseStore
@@ -134,6 +141,7 @@ class DataPlane:
     Attributes:
         server: Serves the data port.
         state: What is shared through Redis.
+        address: URL of the data port, as this machine reaches it; None: not known yet.
     """
 
     def __init__(
@@ -141,6 +149,7 @@ class DataPlane:
     ) -> None:
         """Builds everything; needs a running loop and starts nothing."""
         self._name = name
+        self.address: str | None = None
         self._tls = tls
         self._incarnation = secrets.token_hex(_INCARNATION_BYTES)
         self._parts = parts
@@ -153,16 +162,18 @@ class DataPlane:
         self._upstreams = self._build_upstreams(definition)
         self._shadow_limits = ShadowLimits(**settings.shadow.model_dump())
         self._copiers = self._build_copiers(definition)
+        # What whoever mirrors asks for a side's client each time; changed in place.
+        self._copied_to: dict[Side, Upstream] = dict(self._copiers)
         self._evidence = EvidenceStore(self.state.redis, definition.migration)
         self._noise = NoiseStore(self.state.redis, definition.migration)
         self._secret = secrets.token_bytes(_SECRET_BYTES)
         self._shadow = Mirror(
             definition,
-            self._copiers,
+            self._copied_to,
             _copy_policies(definition),
             self._shadow_limits,
             self._counters,
-            self._evidence,
+            _Evidence(self._evidence, self._counters),
             self._is_mirrored,
             random.random,
             self._secret,
@@ -202,6 +213,14 @@ class DataPlane:
             self._trip,
             time.monotonic,
         )
+        self._drill = DrillFollower(
+            name,
+            DrillStore(self.state.redis, definition.migration),
+            self._evaluator,
+            lambda: self.state.feed.current,
+            self._drill_switched,
+        )
+        self.state.feed.subscribe(self._drill.policy_changed)
         self._plane.floor = AbsenceFloor(time.monotonic, self._trip_all)
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
@@ -210,11 +229,18 @@ class DataPlane:
             DrainSettings(**settings.drain.model_dump()),
         )
 
+    def bind(self, sock: socket.socket) -> None:
+        """Says which socket is served."""
+        host, port = sock.getsockname()[:2]
+        here = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        self.address = f"{'https' if self._tls else 'http'}://{here}:{port}"
+
     async def start(self) -> None:
         """Follows the policy and looks up the sides' names."""
         upstreams = (*self._upstreams.values(), *self._copiers.values())
         await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in upstreams))
         self._tasks = [asyncio.create_task(self._follow_shadow()), asyncio.create_task(self._guard())]
+        self._tasks.append(asyncio.create_task(self._drill.run()))
 
     async def reload(self) -> bool:
         """Reads the certificate and the migration file again. What is broken stays as it was; False then."""
@@ -252,8 +278,8 @@ class DataPlane:
         self._plane.sides = upstreams
         self.state.feed.replace_definition(definition)
         retired = [*before.values(), *self._copiers.values()]
-        # In place: whoever mirrors asks for a side's client each time.
         self._copiers.update(copiers)
+        self._drill_switched(self._drill.active)
         self._shadow.replace_definition(definition, policies)
         self._evaluator.replace_definition(definition)
         for upstream in retired:
@@ -267,6 +293,7 @@ class DataPlane:
         snapshot = self.state.feed.current
         return {
             "worker": self._name,
+            "address": self.address,
             "incarnation": self._incarnation,
             "at": time.time(),
             "state": status.state.value,
@@ -317,7 +344,11 @@ class DataPlane:
             # In `complete` old is not whole any more: nobody but a human may go back to it.
             _log.error("trip_disarmed", scope=str(scope), why=reason)
             return
-        latch = Latch(scope, LatchKind.TRIP, reason[:_REASON_LIMIT], f"detector:{self._name}", datetime.now(UTC))
+        by, drill = f"detector:{self._name}", self._drill.order
+        operation = snapshot.definition.operations.get(drill.operation) if drill is not None else None
+        if drill is not None and operation is not None and covers(snapshot.definition, scope, operation):
+            by = tripped_by(drill.drill, by)
+        latch = Latch(scope, LatchKind.TRIP, reason[:_REASON_LIMIT], by, datetime.now(UTC))
         self.state.feed.kill_locally(latch)
 
     def _trip_all(self, reason: str) -> None:
@@ -325,6 +356,16 @@ class DataPlane:
         if snapshot is None or not any(plan.effective and not plan.latch for plan in snapshot.plans.values()):
             return
         self._trip(SCOPE_ALL, reason)
+
+    def _drill_switched(self, order: DrillOrder | None) -> None:
+        """A fault begins, or none is on any more."""
+        self._plane.drill = self._drill if order is not None else None
+        self._copied_to.update(self._copiers)
+        is_mismatch = order is not None and order.fault is Fault.MISMATCH
+        self._counters.drilled = order.operation if order is not None and is_mismatch else None
+        if order is not None and is_mismatch:
+            # Whatever old says to a copy differs from what new has served; no client sees anything of it.
+            self._copied_to[Side.OLD] = AlteredSide(self._copiers[Side.OLD], order.touches)
 
     def _is_mirrored(self, operation: str) -> bool:
         """Whether the policy in force still mirrors an operation."""
@@ -355,6 +396,19 @@ class DataPlane:
 
     def _build_upstreams(self, definition: Definition) -> dict[Side, SideUpstream]:
         return {side: SideUpstream(definition.sides[side], self._upstream_limits) for side in Side}
+
+
+class _Evidence:
+    """Keeps differences, but for those that a drill has made."""
+
+    def __init__(self, store: EvidenceStore, counters: RequestCounters) -> None:
+        self._store = store
+        self._counters = counters
+
+    def note(self, found: Found) -> None:
+        """See `ports.EvidenceSink`."""
+        if found.operation != self._counters.drilled:
+            self._store.note(found)
 
 
 class _Exchange:

@@ -14,12 +14,14 @@ from typing import Any, Final, TypeVar
 
 from gateway.control.ports import Document, Relaxed, StoreUnavailableError
 from gateway.core.audit import AuditEntry
+from gateway.core.drill import DrillOrder, WorkerNote
 from gateway.core.model import Epoch, Latch, Policy
 from gateway.core.roles import Role, TokenInfo
 from gateway.state.boot import restore_by_hand
 from gateway.state.codec import CodecError
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.counters import CounterStore
+from gateway.state.drills import DrillStore
 from gateway.state.evidence import EvidenceStore
 from gateway.state.feed import PolicyFeed
 from gateway.state.noise import AcceptedNoise, NoiseStore
@@ -142,6 +144,37 @@ class StoredNoise:
     async def replace(self, version: int, relaxed: Relaxed) -> bool:
         """See the port."""
         return await _ask(self._store.replace(AcceptedNoise(version), relaxed)) is not None
+
+
+class StoredDrills:
+    """See `gateway.control.drill.run.Drills`."""
+
+    def __init__(self, store: DrillStore) -> None:
+        self._store = store
+
+    async def begin(self, order: DrillOrder, now: float) -> bool:
+        """See the port."""
+        return await _ask(self._store.begin(order, now))
+
+    async def change(self, order: DrillOrder, now: float) -> None:
+        """See the port."""
+        await _ask_twice(lambda: self._store.change(order, now))
+
+    async def end(self) -> None:
+        """See the port."""
+        await _ask_twice(self._store.end)
+
+    async def notes(self, drill: str) -> list[WorkerNote]:
+        """See the port."""
+        return await _ask_twice(lambda: self._store.notes(drill))
+
+    async def keep(self, report: dict[str, Any]) -> None:
+        """See the port."""
+        await _ask_twice(lambda: self._store.keep(report))
+
+    async def reports(self) -> list[dict[str, Any]]:
+        """See the port."""
+        return await _ask_twice(self._store.reports)
 
 
 class WorkerCounters:

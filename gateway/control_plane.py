@@ -18,11 +18,22 @@ import structlog
 
 from gateway.app import State, build_state, load_parts_migration
 from gateway.control import handlers
+from gateway.control.acts import Acts
 from gateway.control.app import create_app
+from gateway.control.drill.desk import DrillDesk
 from gateway.control.gather import gather
 from gateway.control.ports import StoreUnavailableError
+from gateway.control.problems import Refused
 from gateway.control.wishes import complete_wishes
-from gateway.control_adapters import SAMPLE_S, StoredEvidence, StoredNoise, StoredPolicy, StoredTokens, WorkerCounters
+from gateway.control_adapters import (
+    SAMPLE_S,
+    StoredDrills,
+    StoredEvidence,
+    StoredNoise,
+    StoredPolicy,
+    StoredTokens,
+    WorkerCounters,
+)
 from gateway.control_stray_keys import StrayKeys
 from gateway.control_token import MachineToken
 from gateway.core.audit import AuditEntry
@@ -38,6 +49,7 @@ from gateway.small_server import SmallServer, SmallServerConfig
 from gateway.state.boot import WriteBack, first_boot
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.counters import CounterStore
+from gateway.state.drills import DrillStore
 from gateway.state.evidence import EvidenceStore
 from gateway.state.noise import NoiseStore
 from gateway.state.tokens import TokenStore
@@ -48,6 +60,7 @@ LOCAL_SANDBOXES: Final = (
 )
 NAME: Final = "control"
 _RETRY_S: Final = 0.25
+_TIDY_S: Final = 1.0
 _CONNECTIONS: Final = 512
 _KEEP_ALIVE_S: Final = 30
 _DRAIN_S: Final = 5
@@ -84,15 +97,21 @@ class ControlPlane:
         self.has_crashed = False
         self._has_told_loss = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._drills = DrillDesk(
+            StoredDrills(DrillStore(self.state.redis, migration)), self._counters, read_secret(parts.force_secret_file)
+        )
+        stored = StoredPolicy(self.state.store, self.state.feed)
+        self._acts = Acts(stored, self.state.feed)
         self.app = create_app(
             handlers.Parts(
-                store=StoredPolicy(self.state.store, self.state.feed),
+                store=stored,
                 feed=self.state.feed,
                 tokens=tokens,
                 counters=self._counters,
                 files=self,
                 evidence=StoredEvidence(EvidenceStore(self.state.redis, migration)),
                 noise=StoredNoise(NoiseStore(self.state.redis, migration)),
+                drills=self._drills,
                 bootstrap=self._machine_token,
                 metrics=Metrics(self._counters.ledger).render,
                 notes=self._notes,
@@ -122,6 +141,7 @@ class ControlPlane:
         self._run(self._follow_file())
         self._run(self._count())
         self._run(self._strays.run())
+        self._run(self._tidy_drills())
         self._run(WriteBack(self.state.feed, self.state.store).run())
         if self._machine_token is not None:
             self._run(self._machine_token.keep())
@@ -147,6 +167,7 @@ class ControlPlane:
 
     async def aclose(self) -> None:
         """Ends everything. The server has drained by then."""
+        await self._drills.aclose()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -165,6 +186,18 @@ class ControlPlane:
             # Half a control process would look alive; a new one is a second away.
             _log.error("task_crashed", exc_info=exc)
             self.has_crashed = self.server.should_exit = True
+
+    async def _tidy_drills(self) -> None:
+        """Once, as soon as it can be done: what a drill has left behind is put back."""
+        while True:
+            if self.state.feed.current is not None and self.state.feed.status().state is FeedState.OK:
+                try:
+                    await self._drills.tidy(self._acts)
+                except (Refused, StoreUnavailableError) as exc:
+                    _log.warning("drills_not_tidied", why=str(exc))
+                else:
+                    return
+            await asyncio.sleep(_TIDY_S)
 
     # --- the file and the stored policy ----------------------------------------------------------------------------
 

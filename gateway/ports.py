@@ -335,3 +335,11 @@ class Floor(Protocol):
     def absent(self) -> None:
         """New could not be reached, or did not answer in time."""
         ...
+
+
+class Drilled(Protocol):
+    """A drill in the way of new."""
+
+    def instead(self, operation: str, key: str | None, side: Upstream) -> Upstream:
+        """The side that a request of an operation goes to in place of new."""
+        ...

@@ -106,6 +106,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, lambda: self._plane.server.drain(linger=False))
         # Ctrl-C in a terminal reaches the whole group; the supervisor says when to leave.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
+        self._plane.bind(sock)
         await self._plane.start()
         tasks = [asyncio.create_task(self._obey()), asyncio.create_task(self._report())]
         try:

@@ -17,7 +17,6 @@ LATER: Final[dict[str, str]] = {
     "writes": "Not yet available: show copied writes.",
     "reconcile": "Not yet available: compare and repair both sides.",
     "backfill": "Not yet available: copy older data to the new side.",
-    "drill": "Not yet available: rehearse a rollback with a fault.",
 }
 
 

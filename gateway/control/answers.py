@@ -348,3 +348,78 @@ class ProblemDocument(BaseModel):
     status: int
     code: str
     detail: str
+
+
+class DrillTimes(Answer):
+    """Seconds from the fault on; null: it did not happen."""
+
+    to_trip_s: float | None
+    to_zero_s: float | None
+    to_recovery_s: float | None
+
+
+class DrillWorker(Answer):
+    """What one worker saw, in seconds from the fault on."""
+
+    id: str
+    out_after_s: float | None
+    last_on_new_after_s: float | None
+    faults: int
+
+
+class DrillRequests(Answer):
+    """The drill's own requests: all that were sent, and what went wrong after the fault began, or before."""
+
+    sent: int
+    failed: int
+    late: int
+    failed_before: int
+
+
+class DrillSeries(Answer):
+    """The drill's own requests over time: how many ended in each slot, the first of which begins at `from_s`."""
+
+    slot_s: float
+    from_s: float
+    old: list[int]
+    new: list[int]
+    failed: list[int]
+
+
+class DrillBefore(Answer):
+    """What the drill has moved and puts back; null: it did not move it. `mirror` is in millionths."""
+
+    stage: str | None
+    mirror: int | None
+
+
+class DrillReport(Answer):
+    """A drill as it stands. `passed` is null until it ended."""
+
+    id: str
+    phase: Literal["preparing", "arming", "fault", "zero", "recovering", "ended"]
+    fault: str
+    operation: str
+    load: int
+    share_percent: Number
+    by: str
+    reason: str
+    at: str
+    passed: bool | None
+    why: str | None
+    armed_after_s: float | None
+    times: DrillTimes
+    scope: str | None
+    trip: str | None
+    workers: list[DrillWorker]
+    requests: DrillRequests | None
+    restored: bool | None
+    series: DrillSeries | None
+    before: DrillBefore
+
+
+class DrillList(Answer):
+    """Drills, newest first."""
+
+    items: list[DrillReport]
+    next: str | None

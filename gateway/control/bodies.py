@@ -7,7 +7,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
-from gateway.core.model import Ppm, Scope, Stage
+from gateway.core.drill import Fault
+from gateway.core.model import PPM_NONE, Ppm, Scope, Stage
 from gateway.core.percent import parse_percent
 from gateway.core.plain_text import one_line
 from gateway.core.roles import Role
@@ -42,6 +43,13 @@ def _stage(value: object) -> Stage:
     return Stage(value)
 
 
+def _fault(value: object) -> Fault:
+    names = ", ".join(Fault)
+    if not isinstance(value, str) or value not in set(Fault):
+        raise ValueError(f"is no fault; write one of {names}")
+    return Fault(value)
+
+
 Percent = Annotated[
     Ppm,
     PlainValidator(parse_percent),
@@ -54,6 +62,9 @@ ScopeName = Annotated[
 ]
 RoleName = Annotated[
     Role, PlainValidator(_role), WithJsonSchema({"type": "string", "enum": [str(role) for role in Role]})
+]
+FaultName = Annotated[
+    Fault, PlainValidator(_fault), WithJsonSchema({"type": "string", "enum": [fault.value for fault in Fault]})
 ]
 PartPath = Annotated[str, Field(min_length=1, max_length=512)]
 Key = Annotated[str, Field(min_length=1, max_length=KEY_LIMIT)]
@@ -104,6 +115,17 @@ class RearmBody(Body):
 
     reason: Reason
     percent: Percent | None = None
+
+
+class DrillBody(Body):
+    """A drill."""
+
+    fault: FaultName
+    reason: Reason
+    operation: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    load: Annotated[int, Field(ge=0, le=1000, description="Requests a second that the drill sends to new.")] = 100
+    share_percent: Annotated[Percent, Field(description="Share of clients' keys that see the fault too.")] = PPM_NONE
+    arm_s: Annotated[int, Field(ge=1, le=3600, description="Longest wait for armed detectors.")] = 180
 
 
 class OperationWishes(Body):

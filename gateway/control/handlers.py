@@ -18,6 +18,7 @@ from gateway.control.bodies import (
     KEY_LIMIT,
     ApplyBody,
     ChangeBody,
+    DrillBody,
     IncidentBody,
     KillBody,
     NoiseBody,
@@ -25,6 +26,7 @@ from gateway.control.bodies import (
     TokenBody,
 )
 from gateway.control.comparisons import changed_noise, consistency_items, noise_items
+from gateway.control.drill.desk import DrillDesk
 from gateway.control.endpoints import PAGE_DEFAULT, PAGE_LIMIT, Endpoint
 from gateway.control.explain import explain
 from gateway.control.gather import gather
@@ -73,6 +75,7 @@ class Parts:
         files: What the migration file says.
         evidence: Kept differences.
         noise: Relaxations that were accepted.
+        drills: The one that runs, and those that ended.
         bootstrap: This machine's own token, or None.
         metrics: Renders the metrics.
         notes: What an operator should know now; shown in the status.
@@ -85,6 +88,7 @@ class Parts:
     files: Files
     evidence: Evidence
     noise: Noise
+    drills: DrillDesk
     bootstrap: Bootstrap | None
     metrics: Callable[[], bytes]
     notes: Callable[[], Sequence[str]]
@@ -324,6 +328,28 @@ class Handlers:
             return list(await self._parts.tokens.list())
         except StoreUnavailableError as exc:
             raise unavailable(str(exc)) from exc
+
+    # --- drills ----------------------------------------------------------------------------------------------------
+
+    async def begin_drill(self, call: Call) -> Response:
+        """Begins a drill."""
+        report = await self._parts.drills.begin(self.acts, call.order, call.read(DrillBody))
+        return _answer(call, answers.DrillReport.model_validate(report))
+
+    async def drills(self, call: Call) -> Response:
+        """Drills, newest first."""
+        items = [answers.DrillReport.model_validate(report) for report in await self._parts.drills.all()]
+        part, following = _part_of(items, call.query)
+        return _answer(call, answers.DrillList(items=part, next=following))
+
+    async def drill(self, call: Call) -> Response:
+        """One drill."""
+        return _answer(call, answers.DrillReport.model_validate(await self._parts.drills.one(call.path["drill"])))
+
+    async def end_drill(self, call: Call) -> Response:
+        """Ends a drill."""
+        report = await self._parts.drills.abort(call.path["drill"])
+        return _answer(call, answers.DrillReport.model_validate(report))
 
     # --- later -----------------------------------------------------------------------------------------------------
 

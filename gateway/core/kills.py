@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Final
 
+from gateway.core.drill import is_rehearsed
 from gateway.core.model import (
     PPM_NONE,
     Definition,
@@ -23,7 +24,7 @@ from gateway.core.rules import RuleViolation
 from gateway.core.snapshot import covers, settled_policies
 
 TRIP_COOL_DOWN: Final = timedelta(seconds=600)
-"""How long a tripped scope stays killed at least. Kills by hand may be re-armed at once."""
+"""How long a tripped scope stays killed at least. Kills by hand and trips of a drill may be re-armed at once."""
 
 
 def rearm(
@@ -72,7 +73,7 @@ def rearm(
 
 
 def _cools_down(latch: Latch, now: datetime) -> bool:
-    return latch.kind is LatchKind.TRIP and now < latch.at + TRIP_COOL_DOWN
+    return latch.kind is LatchKind.TRIP and not is_rehearsed(latch) and now < latch.at + TRIP_COOL_DOWN
 
 
 def kill_is_lossless(definition: Definition, policy: Policy, scope: Scope) -> bool:

@@ -369,7 +369,11 @@ class Passage:
     def upstream(self) -> Upstream:
         """The side that was decided for."""
         assert self.side is not None
-        return self._plane.sides[self.side]
+        side = self._plane.sides[self.side]
+        drill = self._plane.drill
+        if drill is None or self.side is not Side.NEW or self._plan is None:
+            return side
+        return drill.instead(self._plan.operation.name, self.key, side)
 
     def request(self, body: bytes | StreamedBody | None) -> UpstreamRequest:
         """What goes to the side."""

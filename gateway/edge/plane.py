@@ -11,7 +11,7 @@ from typing import Protocol
 
 from gateway.core.model import Side
 from gateway.core.snapshot import Snapshot
-from gateway.ports import Floor, Observer, Shadow, Upstream
+from gateway.ports import Drilled, Floor, Observer, Shadow, Upstream
 
 
 class SnapshotSource(Protocol):
@@ -94,9 +94,10 @@ class Plane:
         in_flight: Requests being carried.
         on_new: Of them, those that wait for new.
         floor: Hears at once of answers and absences of new, or None.
+        drill: Stands in the way of new, or None.
     """
 
-    __slots__ = ("clock", "floor", "in_flight", "observer", "on_new", "settings", "shadow", "sides", "source")
+    __slots__ = ("clock", "drill", "floor", "in_flight", "observer", "on_new", "settings", "shadow", "sides", "source")
 
     def __init__(
         self,
@@ -116,3 +117,4 @@ class Plane:
         self.in_flight = 0
         self.on_new: set[OnNew] = set()
         self.floor: Floor | None = None
+        self.drill: Drilled | None = None

@@ -195,6 +195,13 @@ class Evaluator:
             }
         return found
 
+    def pace(self, operation: str) -> tuple[float | None, float | None]:
+        """P50 of new, and what is too slow for it, in seconds; None: not known."""
+        watched = self._watched.get(operation)
+        if watched is None:
+            return None, None
+        return watched.new.quantile(0.5), watched.baseline.limit_s
+
     # ---------------------------------------------------------------------------------------------------------------
 
     def _count_late(self) -> None:

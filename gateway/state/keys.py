@@ -72,6 +72,20 @@ class Keys:
         return f"cf:{self.migration}:noise"
 
     @property
+    def drill(self) -> str:
+        """String: JSON of the drill that is on, or absent."""
+        return f"cf:{self.migration}:drill"
+
+    def drill_notes(self, drill: str) -> str:
+        """Hash: worker -> JSON of what it saw of a drill."""
+        return f"cf:{self.migration}:drill:{drill}"
+
+    @property
+    def drill_reports(self) -> str:
+        """String: JSON list of reports, newest first."""
+        return f"cf:{self.migration}:drills"
+
+    @property
     def offers(self) -> str:
         """Hash: process id -> JSON of the policy it remembers, after Redis lost it."""
         return f"cf:{self.migration}:offers"

@@ -70,6 +70,7 @@ class RequestCounters:
 
     Attributes:
         limits: By operation: seconds above which an answer of new is too slow.
+        drilled: The operation whose comparisons are a drill's: detectors see them, the figures do not.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,8 @@ class RequestCounters:
         self._refused: Counter[ErrorCode] = Counter()
         self._doubts: Counter[Doubt] = Counter()
         self.limits: dict[str, float] = {}
+        self.drilled: str | None = None
+        self._rehearsed: dict[str, Counter[str]] = {}
         self._mirror: dict[str, Counter[str]] = {}
         self._compared: dict[str, Counter[str]] = {}
         self._copies: dict[str, dict[Side, Cell]] = {}
@@ -114,12 +117,14 @@ class RequestCounters:
     def signals(self) -> dict[str, list[int]]:
         """What detectors judge, by operation: n, errors, timed, slow, compared, mismatches; cumulative."""
         found = {}
-        for name in {*self._cells, *self._compared}:
+        for name in {*self._cells, *self._compared, *self._rehearsed}:
             sides = self._cells.get(name)
             cell = sides[Side.NEW] if sides is not None else _NOTHING
             outcomes = cell.outcomes
             errors = outcomes[Outcome.FAILURE]
             compared: Mapping[str, int] = self._compared.get(name, {})
+            if name in self._rehearsed:
+                compared = Counter(compared) + self._rehearsed[name]
             mismatches = compared.get("mismatch", 0)
             found[name] = [
                 outcomes[Outcome.OK] + outcomes[Outcome.CLIENT_ERROR] + errors,
@@ -172,9 +177,10 @@ class RequestCounters:
 
     def compared(self, operation: str, result: str) -> None:
         """See `ports.ShadowObserver`."""
-        counts = self._compared.get(operation)
+        figures = self._rehearsed if operation == self.drilled else self._compared
+        counts = figures.get(operation)
         if counts is None:
-            counts = self._compared[operation] = Counter()
+            counts = figures[operation] = Counter()
         counts[result] += 1
 
     def blob(self) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""The drill that runs, and those that ended. One at a time, over all control processes of a migration."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any, Final
+
+import structlog
+
+from gateway.control.acts import Acts, Order
+from gateway.control.auth import Caller
+from gateway.control.bodies import DrillBody
+from gateway.control.drill.run import DrillRun, Drills, restore
+from gateway.control.ports import Counters, StoreUnavailableError
+from gateway.control.problems import Code, Refused, unavailable
+from gateway.core.roles import Role
+
+_NAME_BYTES: Final = 4
+_ENDED: Final = "ended"
+
+_log = structlog.get_logger("crossfade.drill")
+
+
+class DrillDesk:
+    """Begins drills, and says how they stand."""
+
+    def __init__(self, drills: Drills, counters: Counters, force_secret: bytes | None) -> None:
+        """None runs.
+
+        Args:
+            drills: Where they are kept.
+            counters: What the workers say.
+            force_secret: Of `Crossfade-Force`, or None.
+        """
+        self._drills = drills
+        self._counters = counters
+        self._force_secret = force_secret
+        self._run: DrillRun | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self, acts: Acts, order: Order, body: DrillBody) -> dict[str, Any]:
+        """Begins a drill; returns its first state.
+
+        Raises:
+            Refused: It cannot be drilled, or one is on.
+        """
+        if self._run is not None and self._task is not None and not self._task.done():
+            raise Refused(
+                Code.RULE_VIOLATION,
+                f"drill {self._run.report['id']} is on; wait for its end",
+                rule="one_drill",
+                legal=f"crossfade drill --end {self._run.report['id']}",
+            )
+        drill = secrets.token_hex(_NAME_BYTES)
+        run = DrillRun(drill, body, order, acts, self._drills, self._counters, self._force_secret)
+        try:
+            await acts.note(order, "drill", f"{run.report['operation']} ({body.fault}): {body.reason}"[:500])
+            await self._drills.keep(run.report)
+        except StoreUnavailableError as exc:
+            raise unavailable(f"nothing was begun: {exc}") from exc
+        self._run = run
+        self._task = asyncio.create_task(run.run())
+        return run.report
+
+    async def all(self) -> list[dict[str, Any]]:
+        """Every drill that is kept, newest first.
+
+        Raises:
+            Refused: They cannot be read.
+        """
+        try:
+            return await self._drills.reports()
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+
+    async def one(self, drill: str) -> dict[str, Any]:
+        """One drill.
+
+        Raises:
+            Refused: There is none such.
+        """
+        if self._run is not None and self._run.report["id"] == drill:
+            return self._run.report
+        for report in await self.all():
+            if report["id"] == drill:
+                return report
+        raise Refused(Code.UNKNOWN_DRILL, f"there is no drill {drill[:80]!r}; crossfade drill --list names them")
+
+    async def abort(self, drill: str) -> dict[str, Any]:
+        """Ends a drill at once; what it moved is put back when this returns.
+
+        Raises:
+            Refused: There is none such.
+        """
+        report = await self.one(drill)
+        if self._run is not None and self._run.report is report and self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        return report
+
+    async def tidy(self, acts: Acts) -> None:
+        """Puts back what drills left behind whose control process is gone."""
+        for report in await self.all():
+            if report.get("phase") == _ENDED or (self._run is not None and self._run.report["id"] == report["id"]):
+                continue
+            order = Order(Caller(f"drill:{report['id']}", Role.APPROVER), f"drill-{report['id']}")
+            problems = await restore(acts, order, self._drills, report)
+            why = "; ".join(["control ended in the middle of it", *problems])
+            await self._drills.keep({**report, "phase": _ENDED, "passed": False, "why": why, "restored": not problems})
+            _log.warning("drill_tidied", drill=report["id"], why=why)
+
+    async def aclose(self) -> None:
+        """Ends the drill that runs."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])

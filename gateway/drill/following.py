@@ -1,0 +1,155 @@
+"""Follows what Redis says of drills: begins a fault, ends it, notes what this worker saw.
+
+Ends by the clock where nobody says so any more: a control process that is gone leaves no fault behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+
+from gateway.core.drill import DrillOrder, Fault, WorkerNote, slow_delay_s
+from gateway.core.snapshot import Snapshot
+from gateway.drill.faulty import FaultySide
+from gateway.ports import Upstream
+
+_IDLE_S: Final = 0.25
+_BUSY_S: Final = 0.05
+_NEAR_S: Final = 2.0
+
+_log = structlog.get_logger("crossfade.drill")
+
+
+class Orders(Protocol):
+    """Where orders stand."""
+
+    async def order(self) -> tuple[bool, DrillOrder | None]:
+        """Whether somebody could be asked, and the order that stands."""
+        ...
+
+    async def note(self, drill: str, note: WorkerNote) -> None:
+        """Tells what this worker saw; best effort."""
+        ...
+
+
+class Pace(Protocol):
+    """What is normal."""
+
+    def pace(self, operation: str) -> tuple[float | None, float | None]:
+        """P50 of new, and what is too slow for it; in seconds."""
+        ...
+
+
+class DrillFollower:
+    """Implements `ports.Drilled` for one worker.
+
+    Attributes:
+        order: The drill that is on, or about to begin; None: none.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        orders: Orders,
+        pace: Pace,
+        snapshot: Callable[[], Snapshot | None],
+        switched: Callable[[DrillOrder | None], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Follows nothing before `run`.
+
+        Args:
+            worker: Its name.
+            orders: Where they stand.
+            pace: What is normal.
+            snapshot: The policy in force.
+            switched: Is told of the order whose fault begins, and with None of its end.
+            clock: Unix seconds.
+        """
+        self.order: DrillOrder | None = None
+        self._worker = worker
+        self._orders = orders
+        self._pace = pace
+        self._snapshot = snapshot
+        self._switched = switched
+        self._clock = clock
+        self._is_on = False
+        self._delay_s = 0.0
+        self._begun_at: float | None = None
+        self._out_at: float | None = None
+        self._last_at: float | None = None
+        self._faults = 0
+
+    @property
+    def active(self) -> DrillOrder | None:
+        """The drill whose fault is on."""
+        return self.order if self._is_on else None
+
+    def instead(self, operation: str, key: str | None, side: Upstream) -> Upstream:
+        """See `ports.Drilled`."""
+        order = self.order
+        if order is None or operation != order.operation:
+            return side
+        if self._is_on:
+            self._last_at = self._clock()
+            if order.fault is not Fault.MISMATCH and order.touches(key):
+                self._faults += 1
+                return FaultySide(side, order.fault, self._delay_s)
+        return side
+
+    def policy_changed(self) -> None:
+        """The policy in force was replaced: notes when new is out."""
+        order, snapshot = self.order, self._snapshot()
+        if order is None or snapshot is None or not self._is_on or self._out_at is not None:
+            return
+        plan = snapshot.plans.get(order.operation)
+        if plan is None or plan.latch is not None:
+            self._out_at = self._clock()
+
+    async def run(self) -> None:
+        """Follows until it is cancelled."""
+        while True:
+            could_ask, order = await self._orders.order()
+            now = self._clock()
+            if not could_ask:
+                order = self.order
+            if order is not None and now >= order.ends_at:
+                order = None
+            self._take(order)
+            self._switch(now)
+            if self.order is not None:
+                await self._orders.note(self.order.drill, self._note())
+            is_near = self.order is not None and self.order.begins_at - now < _NEAR_S
+            await asyncio.sleep(_BUSY_S if is_near else _IDLE_S)
+
+    def _take(self, order: DrillOrder | None) -> None:
+        known = self.order
+        if order is not None and known is not None and order.drill == known.drill:
+            self.order = order
+            return
+        if order is not known:
+            self.order = order
+            self._begun_at = self._out_at = self._last_at = None
+            self._faults = 0
+
+    def _switch(self, now: float) -> None:
+        order = self.order
+        is_on = order is not None and order.is_on(now)
+        if is_on == self._is_on and (order is None or self._begun_at is not None or not is_on):
+            return
+        self._is_on = is_on
+        if order is not None and is_on:
+            self._delay_s = slow_delay_s(*self._pace.pace(order.operation))
+            self._begun_at = now
+            _log.warning("drill_begun", drill=order.drill, fault=order.fault.value, operation=order.operation)
+            self._switched(order)
+        else:
+            _log.warning("drill_ended")
+            self._switched(None)
+
+    def _note(self) -> WorkerNote:
+        return WorkerNote(self._worker, self._begun_at, self._out_at, self._last_at, self._faults)

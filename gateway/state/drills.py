@@ -1,0 +1,87 @@
+"""Drills in Redis: the order that workers follow, what they saw, and the reports that are kept."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any, Final, cast
+
+from gateway.core.drill import DrillOrder, WorkerNote
+from gateway.state.connect import REDIS_ERRORS, RedisClient
+from gateway.state.keys import Keys
+
+_KEPT: Final = 100
+_NOTES_KEPT_S: Final = 3600
+
+
+class DrillStore:
+    """Drills of one migration."""
+
+    def __init__(self, redis: RedisClient, migration: str) -> None:
+        self._redis = redis
+        self._keys = Keys(migration)
+
+    # --- for workers -----------------------------------------------------------------------------------------------
+
+    async def order(self) -> tuple[bool, DrillOrder | None]:
+        """Whether Redis could be asked, and the order that stands."""
+        try:
+            text = cast("bytes | None", await self._redis.get(self._keys.drill))
+        except REDIS_ERRORS:
+            return False, None
+        if text is None:
+            return True, None
+        try:
+            return True, DrillOrder.parse(text)
+        except ValueError:
+            return True, None
+
+    async def note(self, drill: str, note: WorkerNote) -> None:
+        """Tells what a worker saw; best effort."""
+        key = self._keys.drill_notes(drill)
+        with suppress(*REDIS_ERRORS):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hset(key, note.worker, json.dumps(asdict(note)))
+                pipe.expire(key, _NOTES_KEPT_S)
+                await pipe.execute()
+
+    # --- for control; every method may raise one of `connect.REDIS_ERRORS` -----------------------------------------
+
+    async def begin(self, order: DrillOrder, now: float) -> bool:
+        """Gives an order; False while another one stands."""
+        lives_ms = max(1, int((order.ends_at - now) * 1000))
+        done = await self._redis.set(self._keys.drill, json.dumps(order.document()), px=lives_ms, nx=True)
+        return bool(done)
+
+    async def change(self, order: DrillOrder, now: float) -> None:
+        """Replaces the order."""
+        lives_ms = max(1, int((order.ends_at - now) * 1000))
+        await self._redis.set(self._keys.drill, json.dumps(order.document()), px=lives_ms)
+
+    async def end(self) -> None:
+        """Takes the order back."""
+        await self._redis.delete(self._keys.drill)
+
+    async def notes(self, drill: str) -> list[WorkerNote]:
+        """What the workers saw so far, by name."""
+        stored = cast("dict[bytes, bytes]", await self._redis.hgetall(self._keys.drill_notes(drill)))
+        found = []
+        for _, text in sorted(stored.items()):
+            with suppress(ValueError, TypeError):
+                found.append(WorkerNote(**json.loads(text)))
+        return found
+
+    async def keep(self, report: dict[str, Any]) -> None:
+        """Keeps a report, newest first, and forgets the oldest; one of the same drill is replaced."""
+        reports = [known for known in await self.reports() if known.get("id") != report["id"]]
+        await self._redis.set(self._keys.drill_reports, json.dumps([report, *reports][:_KEPT], separators=(",", ":")))
+
+    async def reports(self) -> list[dict[str, Any]]:
+        """All that are kept, newest first."""
+        stored = cast("bytes | None", await self._redis.get(self._keys.drill_reports))
+        try:
+            found = json.loads(stored) if stored is not None else []
+        except ValueError:
+            return []
+        return [report for report in found if isinstance(report, dict) and "id" in report]
