@@ -81,6 +81,7 @@ class Run:
         self._witness: Witness | None = None
         self._finished = _Half.NONE
         exchange.run = self
+        self._passage.taker = self._take_back
 
     def begin(self) -> None:
         """Decides as far as the head tells: a refusal need not wait for the body."""
@@ -263,6 +264,14 @@ class Run:
             if call is not None:
                 call.finish()
             self._exchange.close_tunnel(cleanly=True)
+
+    def _take_back(self) -> None:
+        """New was taken out: what it has not begun to answer is asked of old."""
+        if self._is_over or self._exchange.started or self._is_swallowing or not self._passage.falls_back():
+            return
+        if self._call is not None:
+            self._call.abandon()
+        self._try_old()
 
     def _try_old(self) -> None:
         """The safety net: once more, of old."""

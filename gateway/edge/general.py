@@ -21,7 +21,7 @@ from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched
 from gateway.errors import RevokedError, UpstreamError
-from gateway.ports import StreamedBody, UpstreamResponse, Witness
+from gateway.ports import StreamedBody, UpstreamRequest, UpstreamResponse, Witness
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -54,10 +54,27 @@ class GeneralLane:
             await watched(lambda r: _Carrier(self.plane, arrival, r, send, None).run(), receive)
 
 
+class _TakenBackError(Exception):
+    """New was taken out while it was waited for."""
+
+
 class _Carrier:
     """Carries one request."""
 
-    __slots__ = ("_arrival", "_body", "_exchange", "_passage", "_plane", "_receive", "_send", "_started", "_witness")
+    __slots__ = (
+        "_arrival",
+        "_asking",
+        "_body",
+        "_exchange",
+        "_is_repeatable",
+        "_is_taken_back",
+        "_passage",
+        "_plane",
+        "_receive",
+        "_send",
+        "_started",
+        "_witness",
+    )
 
     def __init__(self, plane: Plane, arrival: Arrival, receive: Receive, send: Send, exchange: Exchange | None) -> None:
         self._plane = plane
@@ -68,6 +85,9 @@ class _Carrier:
         self._exchange = exchange
         self._body: bytes | None = None
         self._started = False
+        self._is_repeatable = False
+        self._is_taken_back = False
+        self._asking: asyncio.Task[Any] | None = None
         self._witness: Witness | None = None
 
     async def run(self) -> None:
@@ -99,6 +119,37 @@ class _Carrier:
                 is_gone = outcome is Outcome.CLIENT_GONE
                 self._witness.lost(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
 
+    async def _ask(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Asks the side that was decided for.
+
+        Raises:
+            UpstreamError: No usable answer came.
+            RevokedError: Nothing was sent.
+            _TakenBackError: New was taken out meanwhile, and old is to be asked.
+        """
+        passage = self._passage
+        self._asking = asyncio.current_task()
+        try:
+            return await passage.upstream.exchange(request, passage.key, self._pass_interim)
+        except asyncio.CancelledError:
+            if self._is_taken_back and self._asking is not None and self._asking.uncancel() == 0:
+                raise _TakenBackError from None
+            raise
+        finally:
+            self._asking = None
+            self._is_taken_back = False
+
+    def _take_back(self) -> None:
+        """New was taken out: what it has not begun to answer is asked of old."""
+        if (
+            self._asking is None
+            or self._is_taken_back
+            or not self._passage.falls_back(is_repeatable=self._is_repeatable)
+        ):
+            return
+        self._is_taken_back = True
+        self._asking.cancel()
+
     async def _carry(self) -> Outcome:
         passage = self._passage
         if self._exchange is None and _asks_for_websocket(self._arrival.headers):
@@ -107,16 +158,19 @@ class _Carrier:
         if limit is not None:
             passage.decide(await self._read_body(limit))
         body = self._body_to_send()
-        is_repeatable = not isinstance(body, StreamedBody)
+        is_repeatable = self._is_repeatable = not isinstance(body, StreamedBody)
+        passage.taker = self._take_back
         while True:
             try:
                 request = passage.request(body)
-                response = await passage.upstream.exchange(request, passage.key, self._pass_interim)
+                response = await self._ask(request)
                 if response.status >= SERVER_ERROR and passage.falls_back(is_repeatable=is_repeatable):
                     response.close()
                     continue
                 self._witness = passage.witness(request)
                 break
+            except _TakenBackError:
+                continue
             except RevokedError:
                 passage.decide_again()
             except UpstreamError as error:

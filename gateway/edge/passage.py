@@ -6,6 +6,7 @@ waits, reads a socket or writes to one. It must not know ASGI, connections or ta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -91,6 +92,7 @@ class Passage:
         key: The request's key, or None.
         began: Monotonic seconds, when its head was complete.
         is_late: It was counted as too slow while it waited.
+        taker: Takes the request back from new where its answer has not begun; whoever carries it sets it.
     """
 
     __slots__ = (
@@ -115,6 +117,7 @@ class Passage:
         "is_late",
         "key",
         "side",
+        "taker",
     )
 
     def __init__(self, plane: Plane, arrival: Arrival) -> None:
@@ -139,6 +142,7 @@ class Passage:
         self.body_limit: int | None = None
         self.side: Side | None = None
         self.key: str | None = None
+        self.taker: Callable[[], None] | None = None
         plane.in_flight += 1
 
     # --- facts and decision ---
@@ -333,8 +337,9 @@ class Passage:
             or not is_repeatable
             or plan is None
             or plan.operation.op_class is not OperationClass.READ
-            # Elsewhere old does not know what new was told; and in `complete` it knows nothing any more.
-            or plan.group.writes is not Writes.SHARED
+            # Elsewhere old does not know what new was told, unless new is out: then old is asked anyway. In `complete`
+            # it knows nothing any more.
+            or (plan.group.writes is not Writes.SHARED and not self._is_taken_out)
             or plan.stage is Stage.COMPLETE
             or not self._plane.settings.safety_net
             or not self._is_read_for_sure
@@ -354,6 +359,21 @@ class Passage:
         self._spent_s, self.began, self.is_late = now - self.began, now, False
         self.side = Side.OLD
         return True
+
+    def take_back(self) -> None:
+        """New was taken out while this request still waits for it: asks old, where that can be."""
+        if self.taker is not None and self._is_taken_out:
+            self.taker()
+
+    @property
+    def _is_taken_out(self) -> bool:
+        """Whether a kill is in force by now."""
+        snapshot = self._plane.source.current
+        plan = self._plan
+        if snapshot is None or plan is None:
+            return False
+        now = snapshot.plans.get(plan.operation.name)
+        return now is not None and now.latch is not None
 
     @property
     def _is_read_for_sure(self) -> bool:
@@ -580,6 +600,8 @@ class Passage:
     def ended(self, outcome: Outcome) -> None:
         """The request is over. Call it once."""
         plane = self._plane
+        # It would hold whoever carries the request, who holds this.
+        self.taker = None
         plane.in_flight -= 1
         for doubt in self._doubts:
             plane.observer.doubted(doubt)

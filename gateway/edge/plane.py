@@ -39,6 +39,10 @@ class OnNew(Protocol):
         """The operation's name."""
         ...
 
+    def take_back(self) -> None:
+        """New is out: asks old instead, where that can be."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:

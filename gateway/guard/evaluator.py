@@ -25,6 +25,12 @@ from gateway.ports import Clock
 TICK_S: Final = 0.25
 _HISTOGRAMS_EVERY: Final = 4
 _BASELINE_EVERY_S: Final = 5.0
+_HOT: Final = 0.25
+"""Evidence from which on histograms are merged at every tick."""
+_MERGES: Final = 2
+"""Merges after which all workers have told what they saw since an excursion began."""
+_PATIENCE_S: Final = 1.0
+"""How long a request that new was asked before it was taken out may still wait for it, where nobody knows the usual."""
 _GUARDED: Final = (Stage.LIVE, Stage.RAMPDOWN)
 _POOLED: Final = "(all)"
 """Stands for all operations together; none can have this name."""
@@ -66,6 +72,10 @@ class Waiting(Protocol):
         """Its operation's name."""
         ...
 
+    def take_back(self) -> None:
+        """New is out: asks old instead, where that can be."""
+        ...
+
 
 class Exchange(Protocol):
     """What workers tell each other."""
@@ -95,6 +105,23 @@ class Heard:
 
     signals: Mapping[str, tuple[int, Signals]]
     histograms: Mapping[str, Histograms] | None
+
+
+@dataclass(slots=True)
+class _Mark:
+    """What was known when an excursion began.
+
+    Attributes:
+        new: Cumulative.
+        old: Likewise.
+        merges: How often histograms were merged until then.
+        old_later: Of old, when it was first asked whether the excursion is borne out: by then all of it is under way.
+    """
+
+    new: Histogram
+    old: Histogram
+    merges: int
+    old_later: Histogram | None = None
 
 
 @dataclass(slots=True)
@@ -154,6 +181,8 @@ class Evaluator:
         self._noted_at = 0.0
         self._seq = 0
         self._is_local = False
+        self._is_hot = False
+        self._merges = 0
         self._watched: dict[str, _Watched] = {}
         self._definition = definition
         self.replace_definition(definition)
@@ -205,8 +234,8 @@ class Evaluator:
     # ---------------------------------------------------------------------------------------------------------------
 
     def _count_late(self) -> None:
-        """Requests that hang are counted before they end."""
-        now = self._clock()
+        """Requests that hang are counted before they end, and asked of old once new is out."""
+        now, snapshot = self._clock(), self._snapshot()
         for known in self._watched.values():
             known.waiting = 0
         for request in tuple(self._on_new):
@@ -219,11 +248,15 @@ class Evaluator:
             if not request.is_late and limit_s is not None and now - request.began > limit_s:
                 request.is_late = True
                 self._counting.late(operation)
+            plan = snapshot.plans.get(operation) if snapshot is not None else None
+            if plan is not None and plan.latch is not None and (request.is_late or now - request.began > _PATIENCE_S):
+                request.take_back()
 
     async def _hear(self) -> None:
         self._ticks += 1
         signals = self._counting.signals()
-        with_histograms = self._ticks % _HISTOGRAMS_EVERY == 0
+        # Every time as soon as something is wrong: who is asked to confirm must know what both sides do now.
+        with_histograms = self._ticks % _HISTOGRAMS_EVERY == 0 or self._is_hot
         histograms = self._counting.histograms() if with_histograms else None
         heard = await self._exchange.swap(signals, histograms)
         now = self._clock()
@@ -249,6 +282,7 @@ class Evaluator:
 
     def _note(self, merged: Mapping[str, Mapping[str, Histogram]], now: float) -> None:
         """Takes the histograms; learns from time to time what old does."""
+        self._merges += 1
         is_due = now - self._noted_at >= _BASELINE_EVERY_S
         if is_due:
             self._noted_at = now
@@ -283,6 +317,7 @@ class Evaluator:
             # What hangs on an operation that is out already says nothing about the others.
             waiting += watched.waiting
             has_tripped |= self._judge_one(Scope(ScopeKind.OPERATION, name), watched, mine, now, plan)
+        self._is_hot = any(watched.guard.evidence >= _HOT for watched in self._watched.values())
         everything = self._watched[_POOLED]
         everything.waiting = waiting
         if has_tripped or SCOPE_ALL in snapshot.latches or all(plan.latch for plan in snapshot.plans.values()):
@@ -296,7 +331,7 @@ class Evaluator:
         limit_s = watched.baseline.limit_s
         # Of all operations each was held against its own limit; together they have none of their own.
         known_s = limit_s if plan is not None else 0.0
-        mark = (watched.new, watched.old)
+        mark = _Mark(watched.new, watched.old, self._merges)
         found = watched.guard.tick(counted, now, known_s, mark, lambda excursion: self._confirm(watched, excursion))
         if found is not None:
             self._trip(scope, found.reason())
@@ -310,9 +345,15 @@ class Evaluator:
     def _confirm(self, watched: _Watched, excursion: Excursion) -> bool | None:
         limit_s = watched.baseline.limit_s
         mark = excursion.mark
-        if limit_s is None or not isinstance(mark, tuple):
+        if limit_s is None or not isinstance(mark, _Mark) or watched is self._watched[_POOLED]:
             # All together: each operation's own limit was confirmed by nobody, and so this one does not trip alone.
             return None
-        new, old = mark
+        if self._merges - mark.merges < _MERGES:
+            # What the others saw since it began is not here yet.
+            return None
         ratio = self._definition.thresholds.p95_ratio
-        return is_confirmed(Concurrent(watched.new - new, watched.old - old), ratio, limit_s)
+        if mark.old_later is None:
+            mark.old_later = watched.old
+        lately = watched.old - mark.old_later
+        seen = Concurrent(watched.new - mark.new, watched.old - mark.old, excursion.k, lately)
+        return is_confirmed(seen, ratio, limit_s)

@@ -19,6 +19,7 @@ _LONGEST_S: Final = 1800.0
 _ENOUGH: Final = 2000
 _LEAST: Final = 100
 _CONCURRENT: Final = 20
+_LATELY: Final = 5
 _SURE: Final = 3.0
 FLOOR_S: Final = 0.010
 """Below it nothing is slow: 3 ms instead of 1 ms is no incident."""
@@ -67,10 +68,14 @@ class Concurrent:
     Attributes:
         new: Of new.
         old: Of the baseline.
+        late: Requests to new that were counted as too slow, whether they have ended or not.
+        lately: Of the baseline, the end of the excursion alone.
     """
 
     new: Histogram
     old: Histogram
+    late: int = 0
+    lately: Histogram | None = None
 
 
 def is_confirmed(seen: Concurrent, ratio: float, limit_s: float) -> bool | None:
@@ -82,13 +87,29 @@ def is_confirmed(seen: Concurrent, ratio: float, limit_s: float) -> bool | None:
     if n_old == 0:
         # No baseline at all: the limit is all there is.
         return True
+    last = bucket_of(limit_s)
+    slow_new, slow_old = sum(seen.new.counts[last + 1 :]), sum(seen.old.counts[last + 1 :])
+    hanging = seen.late - slow_new
+    if seen.lately is not None and hanging > slow_new:
+        # Most of what is late has not ended. What old did before says nothing then: is old answering now?
+        lately = seen.lately.total
+        if lately < _LATELY:
+            return None
+        slow_lately = sum(seen.lately.counts[last + 1 :])
+        return _is_sure(seen.late, n_new + hanging, slow_lately, lately)
     if n_old < _CONCURRENT or not n_new:
         return None
     p95_new, p95_old = seen.new.quantile(0.95), seen.old.quantile(0.95)
     if p95_new is None or p95_old is None or p95_new <= ratio * p95_old:
         return False
-    last = bucket_of(limit_s)
-    slow_new, slow_old = sum(seen.new.counts[last + 1 :]), sum(seen.old.counts[last + 1 :])
+    return _is_sure(slow_new, n_new, slow_old, n_old)
+
+
+def _is_sure(slow_new: int, n_new: int, slow_old: int, n_old: int) -> bool:
+    """Whether new's share of slow answers is larger by more than chance: two proportions, pooled."""
     pooled = (slow_new + slow_old) / (n_new + n_old)
     error = sqrt(pooled * (1 - pooled) * (1 / n_new + 1 / n_old))
-    return error > 0 and (slow_new / n_new - slow_old / n_old) / error >= _SURE
+    if error == 0:
+        # All of both, or none of either.
+        return False
+    return (slow_new / n_new - slow_old / n_old) / error >= _SURE
