@@ -160,9 +160,9 @@ class StoredDrills:
         """See the port."""
         await _ask_twice(lambda: self._store.change(order, now))
 
-    async def end(self) -> None:
+    async def end(self, drill: str) -> None:
         """See the port."""
-        await _ask_twice(self._store.end)
+        await _ask_twice(lambda: self._store.end(drill))
 
     async def notes(self, drill: str) -> list[WorkerNote]:
         """See the port."""

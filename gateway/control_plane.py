@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ from gateway.control_adapters import (
 from gateway.control_stray_keys import StrayKeys
 from gateway.control_token import MachineToken
 from gateway.core.audit import AuditEntry
+from gateway.core.drill import drill_debt
 from gateway.core.feed_status import FeedState
 from gateway.core.file_changes import adopt_new, difference, initial_policy
 from gateway.core.file_policy import FilePolicy
@@ -61,6 +63,7 @@ LOCAL_SANDBOXES: Final = (
 NAME: Final = "control"
 _RETRY_S: Final = 0.25
 _TIDY_S: Final = 1.0
+_WATCH_DRILLS_S: Final = 5.0
 _CONNECTIONS: Final = 512
 _KEEP_ALIVE_S: Final = 30
 _DRAIN_S: Final = 5
@@ -96,6 +99,7 @@ class ControlPlane:
         self._look_at_file.set()
         self.has_crashed = False
         self._has_told_loss = False
+        self._drill_debt: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._drills = DrillDesk(
             StoredDrills(DrillStore(self.state.redis, migration)), self._counters, read_secret(parts.force_secret_file)
@@ -113,7 +117,7 @@ class ControlPlane:
                 noise=StoredNoise(NoiseStore(self.state.redis, migration)),
                 drills=self._drills,
                 bootstrap=self._machine_token,
-                metrics=Metrics(self._counters.ledger).render,
+                metrics=Metrics(self._counters.ledger, lambda: self._drill_debt is not None).render,
                 notes=self._notes,
             )
         )
@@ -142,6 +146,7 @@ class ControlPlane:
         self._run(self._count())
         self._run(self._strays.run())
         self._run(self._tidy_drills())
+        self._run(self._watch_drills())
         self._run(WriteBack(self.state.feed, self.state.store).run())
         if self._machine_token is not None:
             self._run(self._machine_token.keep())
@@ -174,7 +179,8 @@ class ControlPlane:
         await self.state.aclose()
 
     def _notes(self) -> list[str]:
-        return [*([LOCAL_SANDBOXES] if self._parts.bundled else []), *self._strays.notes]
+        debt = [self._drill_debt] if self._drill_debt else []
+        return [*([LOCAL_SANDBOXES] if self._parts.bundled else []), *self._strays.notes, *debt]
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -198,6 +204,16 @@ class ControlPlane:
                 else:
                     return
             await asyncio.sleep(_TIDY_S)
+
+    async def _watch_drills(self) -> None:
+        """Says when a drill is due, and that the last one failed."""
+        while True:
+            with contextlib.suppress(Refused):
+                debt = drill_debt(await self._drills.all(), self._definition.drill_every_s, time.time())
+                if debt is not None and debt != self._drill_debt:
+                    _log.warning("drill_due", why=debt)
+                self._drill_debt = debt
+            await asyncio.sleep(_WATCH_DRILLS_S)
 
     # --- the file and the stored policy ----------------------------------------------------------------------------
 

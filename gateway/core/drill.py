@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -342,3 +343,28 @@ def series_of(begun_at: float, samples: Sequence[Sample], before_s: float = 5.0)
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
+
+
+# --- when the next one is due --------------------------------------------------------------------------------------
+
+
+def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now: float) -> str | None:
+    """What is wrong about the drills that were, or None: the last one failed, or it is too long ago that one passed.
+
+    Args:
+        reports: Newest first; `passed` and `at` (ISO 8601) of each are read.
+        every_s: How old the last that passed may be; None: nobody wants to know.
+        now: Unix seconds.
+    """
+    if every_s is None:
+        return None
+    ended = [report for report in reports if report.get("passed") is not None]
+    if ended and not ended[0]["passed"]:
+        return f"the last drill failed: {ended[0]['id']} ({ended[0]['fault']}): {ended[0].get('why')}"
+    passed = [datetime.fromisoformat(report["at"]).timestamp() for report in ended if report["passed"]]
+    if not passed:
+        return "no drill has passed yet: crossfade drill --fault errors"
+    age_s = now - max(passed)
+    if age_s <= every_s:
+        return None
+    return f"the last drill that passed is {age_s / 86_400:.1f} days old: crossfade drill --fault errors"

@@ -315,6 +315,7 @@ class Definition:
         trusted_proxies: Networks whose forwarding headers are believed.
         thresholds: Where detectors trip.
         incidents: What alerts do; None: nothing.
+        drill_every_s: How old the last drill that passed may be, in seconds; None: as old as it likes.
         steps: Shares at which a re-armed or promoted operation enters, ascending.
         digest: SHA-256 of the canonical content, hex.
     """
@@ -330,6 +331,7 @@ class Definition:
     thresholds: Thresholds = Thresholds()
     mcp_stateless: bool = True
     incidents: IncidentRules | None = None
+    drill_every_s: float | None = None
     steps: tuple[Ppm, ...] = (Ppm(10_000), Ppm(50_000), Ppm(250_000), Ppm(500_000), PPM_ALL)
     digest: str = ""
 

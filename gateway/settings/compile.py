@@ -60,6 +60,7 @@ from gateway.settings.problems import KeyPath
 from gateway.settings.routes import parse_path, parse_rest
 
 _HEADER_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FAILURE_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 ValueT = TypeVar("ValueT")
@@ -103,12 +104,20 @@ def compile_migration(shape: MigrationShape, findings: Findings, around: Surroun
         trusted_proxies=_each(parse_network, shape.trusted_proxies, ("trusted_proxies",), findings),
         thresholds=Thresholds(**shape.thresholds.model_dump()),
         incidents=IncidentRules(**shape.incidents.model_dump()) if shape.incidents is not None else None,
+        drill_every_s=_duration_s(shape.drills.every, ("drills", "every"), findings) if shape.drills else None,
         steps=_steps(shape.steps_percent, findings),
     )
     _check_incidents(definition, findings)
     check_collisions(shape, definition, findings)
     policy = wished_policy(definition, shape, findings)
     return replace(definition, digest=digest_of(definition)), policy
+
+
+def _duration_s(text: str, path: KeyPath, findings: Findings) -> float | None:
+    seconds = int(text[:-1]) * _SECONDS[text[-1]]
+    if not seconds:
+        findings.error(path, "must be longer than nothing; write such as 7d")
+    return float(seconds)
 
 
 def _check_incidents(definition: Definition, findings: Findings) -> None:

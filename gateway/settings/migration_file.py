@@ -164,6 +164,12 @@ class IncidentsShape(Shape):
     secret_file: str | None = None
 
 
+class DrillsShape(Shape):
+    """How often a drill must have passed."""
+
+    every: Annotated[str, Field(pattern=r"^[0-9]{1,9}[smhd]$")]
+
+
 class MigrationShape(Shape):
     """The whole file."""
 
@@ -177,6 +183,7 @@ class MigrationShape(Shape):
     trusted_proxies: list[str] = Field(default_factory=list)
     thresholds: ThresholdsShape = ThresholdsShape()
     incidents: IncidentsShape | None = None
+    drills: DrillsShape | None = None
     steps_percent: list[Percent] = Field(default_factory=lambda: [Ppm(step * 10_000) for step in (1, 5, 25, 50, 100)])
 
 

@@ -59,9 +59,11 @@ class DrillStore:
         lives_ms = max(1, int((order.ends_at - now) * 1000))
         await self._redis.set(self._keys.drill, json.dumps(order.document()), px=lives_ms)
 
-    async def end(self) -> None:
-        """Takes the order back."""
-        await self._redis.delete(self._keys.drill)
+    async def end(self, drill: str) -> None:
+        """Takes the order of a drill back; that of another one stands."""
+        standing = (await self.order())[1]
+        if standing is not None and standing.drill == drill:
+            await self._redis.delete(self._keys.drill)
 
     async def notes(self, drill: str) -> list[WorkerNote]:
         """What the workers saw so far, by name."""

@@ -6,7 +6,7 @@ Labels are names from the configuration and closed sets; never a key, a path or 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -26,9 +26,15 @@ _RUNGS: Final = tuple((str(bound), bucket_of(bound)) for bound in _LADDER_S)
 class Metrics:
     """Renders the metrics of a ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, is_drill_due: Callable[[], bool] | None = None) -> None:
+        """Renders nothing yet.
+
+        Args:
+            ledger: What was counted.
+            is_drill_due: Whether a drill failed or is overdue; None: somebody else tells.
+        """
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(ledger))
+        self._registry.register(_Collector(ledger, is_drill_due))
 
     def render(self) -> bytes:
         """The metrics as they stand now."""
@@ -36,8 +42,9 @@ class Metrics:
 
 
 class _Collector(Collector):
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, is_drill_due: Callable[[], bool] | None) -> None:
         self._ledger = ledger
+        self._is_drill_due = is_drill_due
 
     def collect(self) -> Iterator[Metric]:
         totals = self._ledger.totals()
@@ -48,6 +55,10 @@ class _Collector(Collector):
         yield from _upstream_counts(totals.get("upstream", {}))
         yield from _upstream_state(self._ledger)
         yield from _policy(self._ledger)
+        if self._is_drill_due is not None:
+            yield GaugeMetricFamily(
+                "crossfade_drill_due", "1 when the last drill failed or is overdue.", int(self._is_drill_due())
+            )
 
 
 def _requests(operations: Mapping[str, Any]) -> Iterator[Metric]:

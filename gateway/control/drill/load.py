@@ -65,12 +65,16 @@ class Load:
             # Its own data port, as the worker itself has named it; the name in a certificate is that of the clients.
             verify=False,  # noqa: S501 - no secret is sent
         )
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], float] = {}
         self._pacing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins to send."""
         self._pacing = asyncio.create_task(self._pace())
+
+    def is_owed(self, *, since: float) -> bool:
+        """Whether a request that was sent before some time still waits for its answer."""
+        return any(sent_at < since for sent_at in self._running.values())
 
     async def stop(self) -> None:
         """Ends everything."""
@@ -97,9 +101,9 @@ class Load:
         if len(self._running) >= _AT_ONCE:
             self.shed += 1
             return
-        task = asyncio.create_task(self._ask(request))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task: asyncio.Task[None] = asyncio.create_task(self._ask(request))
+        self._running[task] = self._clock()
+        task.add_done_callback(lambda done: self._running.pop(done, None))
 
     async def _ask(self, request: DrillRequest) -> None:
         sent_at = self._clock()

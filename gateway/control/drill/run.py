@@ -82,8 +82,8 @@ class Drills(Protocol):
         """Replaces the order."""
         ...
 
-    async def end(self) -> None:
-        """Takes the order back."""
+    async def end(self, drill: str) -> None:
+        """Takes the order of a drill back."""
         ...
 
     async def notes(self, drill: str) -> list[WorkerNote]:
@@ -158,6 +158,7 @@ class DrillRun:
         self._force_secret = force_secret
         self._clock = clock
         self._before = Before()
+        self._out_at = 0.0
         self._load: Load | None = None
         snapshot = acts.snapshot()
         plan = _plan_for(snapshot, body.operation)
@@ -232,7 +233,7 @@ class DrillRun:
         tripped_at = await self._trip(order)
         await self._zero(order)
         await self._recover()
-        await self._drills.end()
+        await self._drills.end(self._drill)
         self._report_times(order, tripped_at, await self._drills.notes(self._drill))
         to_zero_s = self.report["times"]["to_zero_s"]
         if to_zero_s is None or to_zero_s - (self.report["times"]["to_trip_s"] or 0) > ZERO_LIMIT_S:
@@ -375,6 +376,7 @@ class DrillRun:
             lacking = [name for name in self._workers() if name not in notes or notes[name].out_at is None]
             quiet_s = self._clock() - max((note.last_at or order.begins_at for note in notes.values()), default=0)
             if notes and not lacking and quiet_s >= _QUIET_S:
+                self._out_at = max(note.out_at or 0.0 for note in notes.values())
                 return
             await asyncio.sleep(_LOOK_S)
         raise DrillFailedError(f"new is not out on every worker {ZERO_LIMIT_S:g} s after the trip")
@@ -388,7 +390,8 @@ class DrillRun:
         until, since = self._clock() + _RECOVERY_LIMIT_S, len(load.samples)
         while self._clock() < until:
             lately = load.samples[since:][-_GOOD_IN_A_ROW:]
-            if len(lately) == _GOOD_IN_A_ROW and not any(sample.is_failed for sample in lately):
+            is_good = len(lately) == _GOOD_IN_A_ROW and not any(sample.is_failed for sample in lately)
+            if is_good and not load.is_owed(since=self._out_at):
                 return
             await asyncio.sleep(_LOOK_S)
         raise DrillFailedError(f"requests still fail {_RECOVERY_LIMIT_S:g} s after new was taken out")
@@ -435,10 +438,10 @@ class DrillRun:
             self.report["series"] = asdict(series_of(begun, samples))
 
     def _judged(self, order: DrillOrder) -> list[Sample]:
-        """The samples, with what a fault of slowness made late."""
+        """The samples, with what the fault made late."""
         assert self._load is not None
         samples = list(self._load.samples)
-        if self._body.fault is not Fault.SLOW:
+        if self._body.fault not in (Fault.SLOW, Fault.HANG):
             return samples
         usual = [s.ended_at - s.sent_at for s in samples if s.side == Side.NEW and s.ended_at < order.begins_at]
         limit_s = max(_LATE_LEAST_S, _LATE_FACTOR * median(usual)) if usual else _LATE_LEAST_S
@@ -460,7 +463,7 @@ async def restore(acts: Acts, order: Order, drills: Drills, report: Mapping[str,
     drill, name = str(report["id"]), str(report["operation"])
     before = Before(**report["before"])
     why = f"end of drill {drill}"
-    await attempt("the fault ends by itself", drills.end)
+    await attempt("the fault ends by itself", lambda: drills.end(drill))
 
     async def rearm() -> None:
         policy = await acts.store.read()

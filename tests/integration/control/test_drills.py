@@ -1,0 +1,155 @@
+"""Drills as control takes them: who may, what cannot be drilled, what is put back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from gateway.control.acts import Order
+from gateway.control.auth import Caller
+from gateway.core.drill import DrillOrder, Fault, tripped_by
+from gateway.core.model import Latch, LatchKind, Ppm, Scope
+from gateway.core.roles import Role
+from gateway.state.drills import DrillStore
+from tests.support.control import Desk, migration
+from tests.support.waiting import until_async
+
+ERRORS = {"fault": "errors", "reason": "test", "operation": "work.read"}
+
+
+async def ended(desk: Desk, drill: str) -> dict[str, Any]:
+    report: dict[str, Any] = {}
+
+    async def is_over() -> bool:
+        nonlocal report
+        report = (await desk.ask("GET", f"/v1/drills/{drill}", by="viewer")).json()
+        return bool(report["phase"] == "ended")
+
+    await until_async(is_over, "the drill ends", 30)
+    return report
+
+
+async def test_without_workers_it_fails_and_puts_everything_back(desk: Desk) -> None:
+    answer = await desk.ask("POST", "/v1/drills", {**ERRORS, "arm_s": 1, "load": 0})
+    assert answer.status_code == 202, answer.text
+    report = await ended(desk, answer.json()["id"])
+    assert report["passed"] is False
+    assert "no worker reports" in report["why"]
+    assert report["restored"] is True
+    assert report["before"]["stage"] == "off"
+    status = await desk.status()
+    assert status["groups"]["workspace"]["stage"] == "off"
+    assert status["kills"] == []
+    assert await desk.side_client.get("cf:git:drill") is None
+    listed = (await desk.ask("GET", "/v1/drills", by="viewer")).json()["items"]
+    assert [item["id"] for item in listed] == [report["id"]]
+    actions = [item["action"] for item in (await desk.ask("GET", "/v1/audit")).json()["items"]]
+    assert actions[:1] == ["drill_failed"]
+    assert "drill" in actions
+
+
+async def test_with_load_and_no_worker(desk: Desk) -> None:
+    answer = await desk.ask("POST", "/v1/drills", ERRORS)
+    assert "is a gateway running" in (await ended(desk, answer.json()["id"]))["why"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"fault": "fire", "reason": "r"}, 400, "invalid_value"),
+        ({"fault": "errors"}, 400, "invalid_value"),
+        ({"fault": "errors", "reason": "r", "load": 1001}, 400, "invalid_value"),
+        ({"fault": "errors", "reason": "r", "load": -1}, 400, "invalid_value"),
+        ({"fault": "errors", "reason": "r", "load": True}, 400, "invalid_value"),
+        ({"fault": "errors", "reason": "r", "share_percent": 101}, 400, "invalid_value"),
+        ({"fault": "errors", "reason": "r", "arm_s": 0}, 400, "invalid_value"),
+        ({"fault": "errors", "reason": "r", "operation": "nothing"}, 404, "unknown_operation"),
+        ({"fault": "errors", "reason": "r", "more": 1}, 400, "invalid_value"),
+    ],
+)
+async def test_what_cannot_be_asked_for(desk: Desk, body: dict[str, Any], status: int, code: str) -> None:
+    answer = await desk.ask("POST", "/v1/drills", body)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert (await desk.ask("GET", "/v1/drills")).json()["items"] == []
+
+
+async def test_what_is_killed_cannot_be_drilled(desk: Desk) -> None:
+    await desk.ask("POST", "/v1/kills", {"scope": "group:workspace", "reason": "r"})
+    answer = await desk.ask("POST", "/v1/drills", ERRORS)
+    assert (answer.status_code, answer.json()["rule"]) == (422, "killed")
+    assert answer.json()["legal"] == "crossfade rearm group:workspace --reason …"
+
+
+async def test_one_at_a_time_and_ended_by_hand(desk: Desk) -> None:
+    begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
+
+    async def is_arming() -> bool:
+        report = (await desk.ask("GET", f"/v1/drills/{begun['id']}")).json()
+        return bool(report["phase"] == "arming")
+
+    await until_async(is_arming, "it waits")
+    assert (await desk.status())["groups"]["workspace"]["stage"] == "live"
+    second = await desk.ask("POST", "/v1/drills", ERRORS)
+    assert (second.status_code, second.json()["rule"]) == (422, "one_drill")
+    report = (await desk.ask("DELETE", f"/v1/drills/{begun['id']}", by="operator")).json()
+    assert (report["phase"], report["passed"], report["restored"]) == ("ended", False, True)
+    assert (await desk.status())["groups"]["workspace"]["stage"] == "off"
+    assert (await desk.ask("DELETE", "/v1/drills/none")).json()["code"] == "unknown_drill"
+
+
+async def test_shares_of_others_are_what_they_were(desk: Desk) -> None:
+    """A drill whose trip took everything out lowers nobody's share."""
+    await desk.go_live("workspace", percent=50)
+    await desk.go_live("store", percent=25)
+    report = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
+    latch = Latch(
+        Scope.parse("all"), LatchKind.TRIP, "absence", tripped_by(report["id"], "detector:gateway-0"), desk.acts.now()
+    )
+    await desk.acts.store.kill(
+        latch, desk.acts.entry(Order(Caller("test", Role.APPROVER), "r"), "kill", "all", "drill")
+    )
+    ended_report = (await desk.ask("DELETE", f"/v1/drills/{report['id']}")).json()
+    assert ended_report["restored"] is True
+    status = await desk.status()
+    assert status["kills"] == []
+    assert status["groups"]["workspace"]["percent"] == 50
+    assert status["operations"]["store.read"]["percent"] == 25
+
+
+async def test_kills_of_others_are_not_touched(desk: Desk) -> None:
+    await desk.go_live("workspace", percent=50)
+    report = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
+    await desk.ask("POST", "/v1/kills", {"scope": "group:workspace", "reason": "real"})
+    await desk.ask("DELETE", f"/v1/drills/{report['id']}")
+    assert [kill["scope"] for kill in (await desk.status())["kills"]] == ["group:workspace"]
+
+
+async def test_another_control_may_have_one_on(desk: Desk) -> None:
+    store, now = DrillStore(desk.side_client, "git"), time.time()
+    await store.begin(DrillOrder("other", Fault.DOWN, "alone", Ppm(0), now, now + 60), now)
+    begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
+    report = await ended(desk, begun["id"])
+    assert report["why"] == "another drill is on"
+    # It is that drill's, and goes on.
+    standing = (await store.order())[1]
+    assert standing is not None
+    assert standing.drill == "other"
+
+
+async def test_a_drill_that_failed_or_is_overdue_is_told(desk: Desk) -> None:
+    async def told(what: str | None) -> bool:
+        notes = (await desk.status())["notes"]
+        found = [note for note in notes if "drill" in note]
+        metrics = (await desk.ask("GET", "/metrics", by=None)).text
+        assert f"crossfade_drill_due {float(what is not None)}" in metrics or not found
+        return any(what in note for note in found) if what else not found
+
+    assert await told(None)
+    desk.rewrite(migration(drills={"every": "7d"}))
+    await desk.plane.reload()
+    await until_async(lambda: told("no drill has passed yet"), "it is told", 30)
+    begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "arm_s": 1, "load": 0})).json()
+    await ended(desk, begun["id"])
+    await until_async(lambda: told("no worker reports"), "it is told", 30)
