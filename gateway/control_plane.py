@@ -127,7 +127,7 @@ class ControlPlane:
                 connections=_CONNECTIONS,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_DRAIN_S,
-                h11_max_incomplete_event_size=_HEAD_BYTES,
+                head_bytes=_HEAD_BYTES,
             )
         )
 

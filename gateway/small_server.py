@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _HEAD_S: Final = 10.0
+_HEAD_BYTES: Final = 16 * 1024
 _OVERLOADED_BODY: Final = (
     b'{"type":"about:blank","title":"Service Unavailable","status":503,"code":"overloaded",'
     b'"detail":"too many requests are being answered; try again","retryable":true}'
@@ -34,9 +35,18 @@ class SmallServerConfig(uvicorn.Config):
         app: The ASGI application.
         connections: Most connections at once.
         head_s: How long the head of a request may take.
+        head_bytes: How long it may be; one of less than twice as much may pass.
     """
 
-    def __init__(self, app: Any, *, connections: int, head_s: float = _HEAD_S, **more: Any) -> None:  # noqa: ANN401 - as uvicorn's
+    def __init__(
+        self,
+        app: Any,  # noqa: ANN401 - as uvicorn's
+        *,
+        connections: int,
+        head_s: float = _HEAD_S,
+        head_bytes: int = _HEAD_BYTES,
+        **more: Any,  # noqa: ANN401 - as uvicorn's
+    ) -> None:
         super().__init__(
             app,
             http=_Connection,
@@ -44,12 +54,14 @@ class SmallServerConfig(uvicorn.Config):
             lifespan="off",
             access_log=False,
             log_config=None,
+            h11_max_incomplete_event_size=head_bytes,
             server_header=False,
             proxy_headers=False,
             **more,
         )
         self.most_connections = connections
         self.head_s = head_s
+        self.head_bytes = head_bytes
         self.waiting: dict[_Connection, None] = {}
         """Connections without a request, the one that has waited longest first."""
 
@@ -89,9 +101,12 @@ class _Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        super().data_received(data)
+        # In slices: h11 holds a head that is complete at once to no bound.
+        size = self.config.head_bytes
+        for start in range(0, len(data), size):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + size])
         if self._is_busy:
             self._expect_nothing()
         elif self._late is None:

@@ -80,6 +80,14 @@ async def test_who_is_being_answered_keeps_its_connection(slow: Slow) -> None:
         assert [(await each.answer()).status for each in clients] == [200] * CONNECTIONS
 
 
+async def test_a_head_that_is_too_long_is_refused_even_if_it_comes_in_one_piece(slow: Slow) -> None:
+    slow.let.set()
+    async with serving(slow, 60.0) as port, client(port) as c:
+        await c.send(GET[:-2] + b"x-huge: " + b"a" * 100_000 + b"\r\n\r\n")
+        assert (await c.answer()).status == 400
+    assert slow.asked == 0
+
+
 @pytest.mark.parametrize("said", [b"", GET[:9]])
 async def test_a_head_that_does_not_come_ends_the_connection(slow: Slow, said: bytes) -> None:
     slow.let.set()
