@@ -17,7 +17,7 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import SERVER_ERROR, Passage, outcome_of, outcome_of_fault
+from gateway.edge.passage import SERVER_ERROR, Passage, outcome_of_fault
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.errors import RevokedError, UpstreamError
@@ -143,7 +143,8 @@ class Run:
             return
         fields = self._passage.answer_fields(status, headers, length)
         witness, self._witness = self._witness, None
-        self._end(outcome_of(status))
+        self._passage.hear(body)
+        self._end(self._passage.outcome(status))
         self._exchange.answer(status, fields, body)
         # The client comes first.
         if witness is not None:
@@ -169,6 +170,7 @@ class Run:
             exchange.write_raw(data)
         else:
             exchange.write(data, more=True)
+            self._passage.hear(data)
             if self._witness is not None:
                 self._witness.body_received(data)
         if exchange.is_write_paused and not self._is_paused and self._call is not None:
@@ -183,7 +185,7 @@ class Run:
         if trailers:
             self._exchange.trailers = trailers_to_client(trailers)
         witness, self._witness = self._witness, None
-        self._end(outcome_of(self._status))
+        self._end(self._passage.outcome(self._status))
         self._exchange.write(b"", more=False)
         if witness is not None:
             witness.answer_completed()

@@ -16,7 +16,7 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import SERVER_ERROR, Arrival, Passage, outcome_of, outcome_of_fault, too_large
+from gateway.edge.passage import SERVER_ERROR, Arrival, Passage, outcome_of_fault, too_large
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched
@@ -181,7 +181,7 @@ class _Carrier:
             await self._relay(response)
         finally:
             response.close()
-        return outcome_of(response.status)
+        return passage.outcome(response.status)
 
     # --- the request's body ---
 
@@ -262,6 +262,7 @@ class _Carrier:
             if length is not None:
                 length -= len(piece)
             await self._send({"type": "http.response.body", "body": piece, "more_body": length != 0})
+            self._passage.hear(piece)
             if witness is not None:
                 witness.body_received(piece)
             if length == 0:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.core import force
+from gateway.core.blame import Listener, is_listened_to
 from gateway.core.classify import (
     COMMON_METHODS,
     Classified,
@@ -97,6 +98,7 @@ class Passage:
 
     __slots__ = (
         "_arrival",
+        "_blamed",
         "_body",
         "_doubts",
         "_facts",
@@ -105,6 +107,7 @@ class Passage:
         "_is_confirmed",
         "_is_mcp",
         "_is_told_by_header",
+        "_listener",
         "_plan",
         "_plane",
         "_request_id",
@@ -132,6 +135,8 @@ class Passage:
         self._is_mcp = False
         self._has_fallen_back = False
         self._is_confirmed = False
+        self._listener: Listener | None = None
+        self._blamed: str | None = None
         self._spent_s = 0.0
         self._trusted = False
         self._snapshot: Snapshot | None = None
@@ -520,6 +525,10 @@ class Passage:
             headers: As the side sent them.
             length: As `UpstreamResponse.length`.
         """
+        if status >= SERVER_ERROR:
+            self._blamed = f"status {status}"
+        elif self._plan is not None and self._plan.operation.failure_codes:
+            self._listen(status, headers, self._plan.operation.failure_codes)
         fields = to_client(headers, self._own_fields(), date=self._plane.clock.date())
         if self._arrival.method == "HEAD" or status == _NOT_MODIFIED:
             # The length of the body that a GET would have had; RFC 9110 §8.6.
@@ -529,6 +538,26 @@ class Passage:
         elif length is None and self._arrival.version == "1.1":
             fields += announced_trailers(headers)
         return fields
+
+    def _listen(self, status: int, headers: Headers, codes: frozenset[str]) -> None:
+        if is_listened_to(status, is_mcp=self._is_mcp):
+            self._listener = Listener(status, headers, codes, is_mcp=self._is_mcp)
+
+    def hear(self, data: bytes) -> None:
+        """Takes a piece of the answer's body, as it goes to the client."""
+        if self._listener is not None:
+            self._listener.hear(data)
+
+    def outcome(self, status: int) -> Outcome:
+        """How the request ended, now that its answer is complete."""
+        if self._listener is not None:
+            code = self._listener.failure()
+            if code is not None:
+                self._blamed = code
+                return Outcome.FAILURE
+        if status >= SERVER_ERROR:
+            return Outcome.FAILURE
+        return Outcome.CLIENT_ERROR if status >= _CLIENT_ERROR else Outcome.OK
 
     def interim_fields(self, headers: Headers) -> Headers:
         """The fields of an interim answer for the client."""
@@ -553,6 +582,7 @@ class Passage:
     def fault(self, error: UpstreamError) -> Problem:
         """The answer where a side gave none."""
         self._plane.observer.refused(error.code)
+        self._blamed = error.code.value
         if STATUS[error.code] < SERVER_ERROR:
             message = "the request did not arrive whole and in time"
             return self._own_answer(problem(error.code, message, rpc=self._shape()))
@@ -613,13 +643,6 @@ class Passage:
         plane.observer.answered(
             operation, self.side, outcome, plane.clock.monotonic() - self.began, is_late=self.is_late
         )
-
-
-def outcome_of(status: int) -> Outcome:
-    """How a request ended that a side answered."""
-    if status >= SERVER_ERROR:
-        return Outcome.FAILURE
-    return Outcome.CLIENT_ERROR if status >= _CLIENT_ERROR else Outcome.OK
 
 
 def outcome_of_fault(error: BaseException, *, started: bool) -> Outcome:

@@ -295,10 +295,11 @@ def answer(body: bytes = b"", *fields: bytes, status: bytes = b"200 OK") -> byte
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def chunked_answer(*chunks: bytes, trailers: bytes = b"") -> bytes:
-    """A chunked answer."""
+def chunked_answer(*chunks: bytes, trailers: bytes = b"", headers: bytes = b"") -> bytes:
+    """A chunked answer; `headers` are whole lines without the last CRLF."""
     coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + coded + b"0\r\n" + trailers + b"\r\n"
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + (headers + b"\r\n" if headers else b"")
+    return head + b"\r\n" + coded + b"0\r\n" + trailers + b"\r\n"
 
 
 def replies(*sequence: bytes) -> Script:

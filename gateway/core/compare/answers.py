@@ -134,7 +134,10 @@ class Comparer:
             # What the serving side packs well, the other one must too.
             walk.found("body", Kind.BODY, len(left.body), len(right.body))
             return Verdict(Result.DIFFERS, "", tuple(walk.differences))
-        values = [self._value(body, side, pairing) for body, side in zip(bodies, (left, right), strict=True)]
+        values = [
+            _value(body, answer.headers, is_mcp=pairing.is_mcp)
+            for body, answer in zip(bodies, (left, right), strict=True)
+        ]
         failed = self._failed(left, right, values, pairing)
         if failed is not None:
             return failed
@@ -153,18 +156,6 @@ class Comparer:
         return Verdict(Result.DIFFERS, "", tuple(_distinct(walk.differences)), walk.unnamed, leaves)
 
     # ---------------------------------------------------------------------------------------------------------------
-
-    def _value(self, body: bytes, answer: Answer, pairing: Pairing) -> _Value:
-        kind, charset = media_type(answer.headers)
-        try:
-            if kind == _EVENT_STREAM:
-                return _Value(_mcp_of_events(body) if pairing.is_mcp else _of_events(body))
-            if not is_json(kind) or charset not in ("", "utf-8", "utf8", "us-ascii"):
-                return _UNREAD
-            content = parse(body)
-        except (UnreadableError, UndecodableError):
-            return _BROKEN
-        return _Value(_mcp_message(content) if pairing.is_mcp else content)
 
     def _failed(self, left: Answer, right: Answer, values: list[_Value], pairing: Pairing) -> Verdict | None:
         """What one side's failure makes of the pair."""
@@ -223,6 +214,20 @@ _BROKEN: Final = _Value(None, is_readable=False)
 """Should say something, and does not."""
 
 
+def _value(body: bytes, headers: Headers, *, is_mcp: bool) -> _Value:
+    """What a body says, its content coding undone."""
+    kind, charset = media_type(headers)
+    try:
+        if kind == _EVENT_STREAM:
+            return _Value(_mcp_of_events(body) if is_mcp else _of_events(body))
+        if not is_json(kind) or charset not in ("", "utf-8", "utf8", "us-ascii"):
+            return _UNREAD
+        content = parse(body)
+    except (UnreadableError, UndecodableError):
+        return _BROKEN
+    return _Value(_mcp_message(content) if is_mcp else content)
+
+
 def is_same(left: Answer, right: Answer, headers: Iterable[str]) -> bool:
     """Whether two answers are equal as they were sent, as far as anything is compared of them."""
     if left.status != right.status or left.body != right.body:
@@ -231,6 +236,15 @@ def is_same(left: Answer, right: Answer, headers: Iterable[str]) -> bool:
         return True
     names = [b"content-encoding", *(name.encode() for name in headers)]
     return all(values_of(left.headers, name) == values_of(right.headers, name) for name in names)
+
+
+def error_code(answer: Answer, *, is_mcp: bool) -> str | None:
+    """The code of the error that an answer says, or None: it says none, or nothing that can be read."""
+    try:
+        body = decoded(answer.body, answer.headers)
+    except UndecodableError:
+        return None
+    return code_of(_value(body, answer.headers, is_mcp=is_mcp).content)
 
 
 def code_of(content: object) -> str | None:
