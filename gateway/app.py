@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,20 +16,10 @@ import structlog
 
 from gateway.core.compare.evidence import Found
 from gateway.core.counts import Counts, add
-from gateway.core.drill import DrillOrder, Fault, tripped_by
-from gateway.core.kills import kill_is_lossless
+from gateway.core.drill import DrillOrder, Fault
 from gateway.core.mirroring import read_copy_fields
-from gateway.core.model import (
-    SCOPE_ALL,
-    Definition,
-    Instance,
-    Latch,
-    LatchKind,
-    Scope,
-    Side,
-    SideDefinition,
-)
-from gateway.core.snapshot import Snapshot, covers
+from gateway.core.model import Definition, Instance, Side, SideDefinition
+from gateway.core.snapshot import Snapshot
 from gateway.drill.faulty import AlteredSide
 from gateway.drill.following import DrillFollower
 from gateway.edge.express import ExpressLane
@@ -45,6 +34,7 @@ from gateway.errors import CertificateError, CrossfadeError
 from gateway.guard.evaluator import Evaluator, Heard
 from gateway.guard.floor import AbsenceFloor
 from gateway.guard.merging import Histograms, Signals
+from gateway.guard.tripping import Sources, Tripper
 from gateway.parts import Parts, read_secret
 from gateway.ports import Upstream
 from gateway.settings import LoadedMigration, SettingsError, load_migration
@@ -69,7 +59,7 @@ _INCARNATION_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
 _SHADOW_S: Final = 0.5
 _GUARD_PAUSE_S: Final = 1.0
-_REASON_LIMIT: Final = 500
+_RECORD_BYTES: Final = 6
 
 _log = structlog.get_logger("crossfade.app")
 
@@ -204,13 +194,25 @@ class DataPlane:
             ),
             self._shadow,
         )
+        tripper = Tripper(
+            name,
+            self.state.feed,
+            Sources(
+                snapshot=lambda: self.state.feed.current,
+                drill=lambda: self._drill.order,
+                noticed=self._counters.recent,
+                on_new=self._plane.on_new,
+                clock=time.monotonic,
+                name=lambda: secrets.token_hex(_RECORD_BYTES),
+            ),
+        )
         self._evaluator = Evaluator(
             definition,
             self._counters,
             _Exchange(self._signals),
             lambda: self.state.feed.current,
             self._plane.on_new,
-            self._trip,
+            tripper.trip,
             time.monotonic,
         )
         self._drill = DrillFollower(
@@ -221,7 +223,7 @@ class DataPlane:
             self._drill_switched,
         )
         self.state.feed.subscribe(self._drill.policy_changed)
-        self._plane.floor = AbsenceFloor(time.monotonic, self._trip_all)
+        self._plane.floor = AbsenceFloor(time.monotonic, tripper.trip_all)
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
         self.server = EdgeServer(
@@ -336,26 +338,6 @@ class DataPlane:
             except Exception:
                 _log.exception("guard_failed")
                 await asyncio.sleep(_GUARD_PAUSE_S)
-
-    def _trip(self, scope: Scope, reason: str) -> None:
-        """Takes new out: here at once, everywhere as soon as Redis takes it."""
-        snapshot = self.state.feed.current
-        if snapshot is None or not kill_is_lossless(snapshot.definition, snapshot.policy, scope):
-            # In `complete` old is not whole any more: nobody but a human may go back to it.
-            _log.error("trip_disarmed", scope=str(scope), why=reason)
-            return
-        by, drill = f"detector:{self._name}", self._drill.order
-        operation = snapshot.definition.operations.get(drill.operation) if drill is not None else None
-        if drill is not None and operation is not None and covers(snapshot.definition, scope, operation):
-            by = tripped_by(drill.drill, by)
-        latch = Latch(scope, LatchKind.TRIP, reason[:_REASON_LIMIT], by, datetime.now(UTC))
-        self.state.feed.kill_locally(latch)
-
-    def _trip_all(self, reason: str) -> None:
-        snapshot = self.state.feed.current
-        if snapshot is None or not any(plan.effective and not plan.latch for plan in snapshot.plans.values()):
-            return
-        self._trip(SCOPE_ALL, reason)
 
     def _drill_switched(self, order: DrillOrder | None) -> None:
         """A fault begins, or none is on any more."""

@@ -91,6 +91,10 @@ class StoredPolicy:
         """See the port."""
         return await _ask_twice(lambda: self._store.audit(limit, cursor))
 
+    async def trips(self) -> list[Document]:
+        """See the port."""
+        return await _ask_twice(self._store.trips)
+
 
 class StoredTokens:
     """See `gateway.control.ports.Tokens`."""

@@ -263,7 +263,15 @@ class Observer(Protocol):
     """What the data plane reports about each request. Every call is cheap and never waits."""
 
     def answered(
-        self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float, *, is_late: bool = False
+        self,
+        operation: str | None,
+        side: Side | None,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        is_late: bool = False,
+        blamed: str | None = None,
+        request_id: bytes = b"",
     ) -> None:
         """A request ended.
 
@@ -273,6 +281,8 @@ class Observer(Protocol):
             outcome: How it ended.
             seconds: From the end of its head to the end of the answer.
             is_late: `late` was said of it before.
+            blamed: Of a failure: its kind, a closed set of words; None of anything else.
+            request_id: Of the request.
         """
         ...
 

@@ -76,9 +76,12 @@ def _print_status(out: Console, status: Document) -> None:
     age = "" if status["policy_age_s"] is None else f", read {status['policy_age_s']} s ago"
     out.print(plain(f"migration {status['migration']}  epoch {status['epoch']}  {state}{age}"))
     for kill in status["kills"]:
+        more = f"  (crossfade trips {kill['evidence']})" if kill["evidence"] else ""
         wide = "" if kill["effective_scope"] == kill["scope"] else f" (covers {kill['effective_scope']})"
         out.print(
-            plain(f"{kill['kind'].upper()} {kill['scope']}{wide} by {kill['by']} at {kill['at']}: {kill['reason']}")
+            plain(
+                f"{kill['kind'].upper()} {kill['scope']}{wide} by {kill['by']} at {kill['at']}: {kill['reason']}{more}"
+            )
         )
     for scope in status["break_glass"]:
         out.print(plain(f"break-glass key or file of {scope} is still there"))

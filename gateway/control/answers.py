@@ -38,6 +38,7 @@ class KillState(Answer):
     reason: str
     by: str
     at: str
+    evidence: str | None = None
 
 
 class GroupState(Answer):
@@ -208,6 +209,97 @@ class AuditItem(Answer):
     request_id: str
     at: str
     outcome: str
+    evidence: str | None = None
+
+
+class Excursion(Answer):
+    """What a detector saw since its evidence left zero; null where no statistics were needed."""
+
+    n: int | None
+    bad: int | None
+    percent: float | None
+    bet_percent: float | None
+    seconds: float
+    threshold_percent: float | None
+    limit_ms: float | None
+    p95_ms: float | None
+
+
+class TripBaseline(Answer):
+    """What old did at the same time. `shared_fault`: it failed as often."""
+
+    n: int
+    errors: int
+    error_percent: float | None
+    p95_ms: float | None
+    shared_fault: bool
+
+
+class ErrorKind(Answer):
+    """Failures of one kind, as the worker that tripped saw them."""
+
+    kind: str
+    n: int
+
+
+class SlowRequest(Answer):
+    """A request that took long; `ended` is false where it still waited."""
+
+    request_id: str
+    ms: float | None
+    ended: bool
+
+
+class TripWorkers(Answer):
+    """Who was heard. `alone`: Redis did not answer, and the worker judged what it saw itself."""
+
+    heard: int
+    blind: int
+    alone: bool
+
+
+class OperationBefore(Answer):
+    """An operation as it stood."""
+
+    stage: str
+    percent: Number
+    effective_percent: Number
+
+
+class PolicyBefore(Answer):
+    """The policy before the trip, as far as it was taken out."""
+
+    epoch: int
+    kills: list[str]
+    operations: dict[str, OperationBefore]
+
+
+class TripRecord(Answer):
+    """What a detector saw when it tripped. `disarmed`: it took nothing out, there was no way back any more."""
+
+    id: str
+    at: str
+    by: str
+    signal: str
+    scope: str
+    effective_scope: str
+    reason: str
+    disarmed: bool
+    excursion: Excursion
+    detectors: dict[str, Any]
+    baseline: TripBaseline | None
+    workers: TripWorkers
+    error_kinds: list[ErrorKind]
+    failed: list[str]
+    slowest: list[SlowRequest]
+    policy_before: PolicyBefore
+
+
+class TripPage(Answer):
+    """Records of trips, newest first."""
+
+    items: list[TripRecord]
+    next: str | None
 
 
 class AuditPage(Answer):

@@ -147,6 +147,17 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     ),
     Endpoint(Method.GET, "/v1/audit", "audit", "Who did what, newest first.", answer=answers.AuditPage, query=_PAGE),
     Endpoint(
+        Method.GET, "/v1/trips", "trips", "What detectors saw, newest first.", answer=answers.TripPage, query=_PAGE
+    ),
+    Endpoint(
+        Method.GET,
+        "/v1/trips/{trip}",
+        "trip",
+        "What a detector saw when it tripped.",
+        answer=answers.TripRecord,
+        codes=(Code.UNKNOWN_TRIP,),
+    ),
+    Endpoint(
         Method.GET,
         "/v1/difference",
         "difference",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse, Response
 
 from gateway.control import answers
@@ -153,6 +154,32 @@ class Handlers:
             raise unavailable(str(exc)) from exc
         page = answers.AuditPage(items=[answers.AuditItem(**item) for item in items], next=following)
         return _answer(call, page)
+
+    async def trips(self, call: Call) -> Response:
+        """What detectors saw."""
+        items = await self._trip_records()
+        part, following = _part_of(items, call.query)
+        return _answer(call, answers.TripPage(items=part, next=following))
+
+    async def trip(self, call: Call) -> Response:
+        """One trip."""
+        wanted = call.path["trip"]
+        for record in await self._trip_records():
+            if record.id == wanted:
+                return _answer(call, record)
+        raise Refused(Code.UNKNOWN_TRIP, f"no record of a trip {wanted[:80]!r} is kept; crossfade trips lists them")
+
+    async def _trip_records(self) -> list[answers.TripRecord]:
+        try:
+            stored = await self._parts.store.trips()
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+        records = []
+        for record in stored:
+            # One of another version is left out; it must not hide the others.
+            with suppress(ValidationError):
+                records.append(answers.TripRecord.model_validate(record))
+        return records
 
     async def difference(self, call: Call) -> Response:
         """Where the stored policy differs from the file's."""

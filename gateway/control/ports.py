@@ -70,6 +70,10 @@ class Store(Protocol):
         """Acts, newest first, and the cursor of the next page or None."""
         ...
 
+    async def trips(self) -> list[Document]:
+        """Records of trips, newest first; see `core.detect.record`."""
+        ...
+
 
 class Feed(Protocol):
     """The policy in force in this process."""

@@ -24,6 +24,7 @@ class Code(StrEnum):
     UNKNOWN_SCOPE = "unknown_scope"
     UNKNOWN_TOKEN = "unknown_token"  # noqa: S105 - a code, no secret
     UNKNOWN_DRILL = "unknown_drill"
+    UNKNOWN_TRIP = "unknown_trip"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     STALE_EPOCH = "stale_epoch"
     TOKEN_EXISTS = "token_exists"  # noqa: S105 - a code, no secret
@@ -46,6 +47,7 @@ STATUS: Final[dict[Code, int]] = {
     Code.UNKNOWN_SCOPE: 404,
     Code.UNKNOWN_TOKEN: 404,
     Code.UNKNOWN_DRILL: 404,
+    Code.UNKNOWN_TRIP: 404,
     Code.METHOD_NOT_ALLOWED: 405,
     Code.STALE_EPOCH: 409,
     Code.TOKEN_EXISTS: 409,

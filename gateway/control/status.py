@@ -95,6 +95,7 @@ def kill_state(snapshot: Snapshot, latch: Latch) -> KillState:
         reason=latch.reason,
         by=latch.by,
         at=latch.at.isoformat(),
+        evidence=latch.evidence,
     )
 
 

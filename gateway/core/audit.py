@@ -20,6 +20,7 @@ class AuditEntry:
         request_id: Of the control request.
         at: RFC 3339 UTC.
         outcome: `done` or the code of the refusal.
+        evidence: Name of a trip's record, or None.
     """
 
     by: str
@@ -31,6 +32,7 @@ class AuditEntry:
     request_id: str
     at: str
     outcome: str = "done"
+    evidence: str | None = None
 
     def dump(self) -> str:
         """As JSON on one line."""

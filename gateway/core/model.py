@@ -391,6 +391,7 @@ class Latch:
         reason: Why, 1-500 characters.
         by: Name of the token, `redis-key`, `kill-file` or a detector.
         at: Aware UTC.
+        evidence: Name of the record of what the detector saw, or None: it was done by hand.
     """
 
     scope: Scope
@@ -398,6 +399,7 @@ class Latch:
     reason: str
     by: str
     at: datetime
+    evidence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class Run:
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer."""
-        if status >= SERVER_ERROR and self._passage.falls_back():
+        if status >= SERVER_ERROR and self._passage.falls_back(status=status):
             self._try_old()
             return
         fields = self._passage.answer_fields(status, headers, length)
@@ -152,7 +152,7 @@ class Run:
 
     def head_received(self, status: int, headers: Headers, length: int | None) -> None:
         """The final head."""
-        if status >= SERVER_ERROR and self._passage.falls_back():
+        if status >= SERVER_ERROR and self._passage.falls_back(status=status):
             # What new says about it is read to its end and heard by nobody.
             self._is_swallowing = True
             return

@@ -164,7 +164,8 @@ class _Carrier:
             try:
                 request = passage.request(body)
                 response = await self._ask(request)
-                if response.status >= SERVER_ERROR and passage.falls_back(is_repeatable=is_repeatable):
+                status = response.status
+                if status >= SERVER_ERROR and passage.falls_back(status=status, is_repeatable=is_repeatable):
                     response.close()
                     continue
                 self._witness = passage.witness(request)

@@ -52,6 +52,8 @@ _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _ANSWERED: Final = (Outcome.OK, Outcome.CLIENT_ERROR)
 _ABSENT: Final = (ErrorCode.UPSTREAM_REFUSED, ErrorCode.UPSTREAM_TIMEOUT, ErrorCode.NO_UPSTREAM)
+_TAKEN_BACK: Final = "hung"
+_BROKEN_OFF: Final = "broken_off"
 _MAX_FORWARDS_DIGITS: Final = 9
 # RFC 9110 §7.6.2: a larger value may be lowered to the largest that the recipient supports.
 _MAX_FORWARDS: Final = 10**_MAX_FORWARDS_DIGITS
@@ -323,13 +325,16 @@ class Passage:
 
     # --- the safety net ---
 
-    def falls_back(self, error: UpstreamError | None = None, *, is_repeatable: bool = True) -> bool:
+    def falls_back(
+        self, error: UpstreamError | None = None, *, status: int | None = None, is_repeatable: bool = True
+    ) -> bool:
         """Takes a read that new has failed to old, once, where both work on one store; new is counted as failed.
 
         Call it before the answer began. True: send the request again.
 
         Args:
-            error: What ended the exchange; None: new answered that it failed.
+            error: What ended the exchange, or None.
+            status: In which new answered that it failed, or None: it is still waited for.
             is_repeatable: Whether the request's body can be sent a second time.
         """
         if error is not None and error.phase is Phase.TOTAL:
@@ -354,9 +359,12 @@ class Passage:
         left_s = self._left_s(now)
         if left_s is not None and left_s <= 0:
             return False
-        self._plane.observer.answered(
-            plan.operation.name, Side.NEW, Outcome.FAILURE, now - self.began, is_late=self.is_late
-        )
+        if error is not None:
+            self._blamed = error.code.value
+        else:
+            self._blamed = _TAKEN_BACK if status is None else f"status {status}"
+        self._observe(Outcome.FAILURE, now)
+        self._blamed = None
         self._plane.observer.saved(plan.operation.name)
         self._plane.on_new.discard(self)
         self._has_fallen_back = True
@@ -623,6 +631,11 @@ class Passage:
     # --- the count ---
 
     @property
+    def request_id(self) -> bytes:
+        """Its name; empty until it is known."""
+        return self._request_id
+
+    @property
     def operation(self) -> str | None:
         """Its operation's name, or None: none matched, or it is not known yet."""
         return self._plan.operation.name if self._plan is not None else None
@@ -635,13 +648,22 @@ class Passage:
         plane.in_flight -= 1
         for doubt in self._doubts:
             plane.observer.doubted(doubt)
-        operation = self.operation
         if self.side is Side.NEW:
             plane.on_new.discard(self)
             if outcome in _ANSWERED and plane.floor is not None:
                 plane.floor.answered()
-        plane.observer.answered(
-            operation, self.side, outcome, plane.clock.monotonic() - self.began, is_late=self.is_late
+        self._observe(outcome, plane.clock.monotonic())
+
+    def _observe(self, outcome: Outcome, now: float) -> None:
+        blamed = (self._blamed or _BROKEN_OFF) if outcome is Outcome.FAILURE else None
+        self._plane.observer.answered(
+            self.operation,
+            self.side,
+            outcome,
+            now - self.began,
+            is_late=self.is_late,
+            blamed=blamed,
+            request_id=self._request_id,
         )
 
 

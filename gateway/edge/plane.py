@@ -39,6 +39,11 @@ class OnNew(Protocol):
         """The operation's name."""
         ...
 
+    @property
+    def request_id(self) -> bytes:
+        """The request's name."""
+        ...
+
     def take_back(self) -> None:
         """New is out: asks old instead, where that can be."""
         ...

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import structlog
 
 from gateway.core.detect.cusum import PROFILES, Excursion
 from gateway.core.detect.floors import Silence
-from gateway.core.detect.guard import Counted, Guard, GuardState
+from gateway.core.detect.guard import Counted, Guard, GuardState, Trip
 from gateway.core.detect.latency import Baseline, Concurrent, is_confirmed
+from gateway.core.detect.record import Baseline as OldMeanwhile
+from gateway.core.detect.record import Cause
 from gateway.core.histogram import Histogram
 from gateway.core.model import SCOPE_ALL, Definition, Scope, ScopeKind, Stage
 from gateway.core.snapshot import Plan, Snapshot
@@ -114,12 +116,16 @@ class _Mark:
     Attributes:
         new: Cumulative.
         old: Likewise.
+        old_n: Requests that had ended on old.
+        old_errors: Of them, failures.
         merges: How often histograms were merged until then.
         old_later: Of old, when it was first asked whether the excursion is borne out: by then all of it is under way.
     """
 
     new: Histogram
     old: Histogram
+    old_n: int
+    old_errors: int
     merges: int
     old_later: Histogram | None = None
 
@@ -134,6 +140,8 @@ class _Watched:
         silence: Requests without any answer.
         new: Cumulative, of the last merge.
         old: Likewise.
+        old_n: Requests that have ended on old.
+        old_errors: Of them, failures.
         waiting: Requests on their way to new, on this worker.
     """
 
@@ -142,6 +150,8 @@ class _Watched:
     silence: Silence = field(default_factory=Silence)
     new: Histogram = field(default_factory=Histogram)
     old: Histogram = field(default_factory=Histogram)
+    old_n: int = 0
+    old_errors: int = 0
     waiting: int = 0
 
 
@@ -155,7 +165,7 @@ class Evaluator:
         exchange: Exchange,
         snapshot: Callable[[], Snapshot | None],
         on_new: Iterable[Waiting],
-        trip: Callable[[Scope, str], None],
+        trip: Callable[[Cause], None],
         clock: Clock,
     ) -> None:
         """Judges nothing yet.
@@ -331,16 +341,53 @@ class Evaluator:
         limit_s = watched.baseline.limit_s
         # Of all operations each was held against its own limit; together they have none of their own.
         known_s = limit_s if plan is not None else 0.0
-        mark = _Mark(watched.new, watched.old, self._merges)
+        watched.old_n += counted.old_n
+        watched.old_errors += counted.old_errors
+        mark = _Mark(watched.new, watched.old, watched.old_n, watched.old_errors, self._merges)
         found = watched.guard.tick(counted, now, known_s, mark, lambda excursion: self._confirm(watched, excursion))
         if found is not None:
-            self._trip(scope, found.reason())
+            self._trip(self._cause(scope, watched, found, now))
             return True
         if watched.silence.tick(watched.waiting, counted.n, now, limit_s):
             why = f"silence: {watched.waiting} requests wait for new, and none was answered for a while"
-            self._trip(scope, why)
+            self._trip(replace(self._seen(watched, now), scope=scope, signal="silence", reason=why, limit_s=limit_s))
             return True
         return False
+
+    def _cause(self, scope: Scope, watched: _Watched, trip: Trip, now: float) -> Cause:
+        found, mark = trip.excursion, trip.excursion.mark
+        assert isinstance(mark, _Mark)
+        meanwhile, new = watched.old - mark.old, watched.new - mark.new
+        p95_s = meanwhile.quantile(0.95)
+        return replace(
+            self._seen(watched, now),
+            scope=scope,
+            signal=trip.signal.value,
+            reason=trip.reason(),
+            since=found.since,
+            excursion=found,
+            threshold=trip.threshold,
+            limit_s=trip.limit_s,
+            new_p95_s=new.quantile(0.95),
+            baseline=OldMeanwhile(
+                watched.old_n - mark.old_n,
+                watched.old_errors - mark.old_errors,
+                None if p95_s is None else round(1000 * p95_s, 3),
+            ),
+        )
+
+    def _seen(self, watched: _Watched, now: float) -> Cause:
+        """What is the same for every cause at this moment."""
+        return Cause(
+            SCOPE_ALL,
+            "",
+            "",
+            evidence=watched.guard.scores(),
+            dispersion=watched.guard.dispersion,
+            workers=1 if self._is_local else self._merge.known,
+            blind=0 if self._is_local else self._merge.blind(now),
+            is_alone=self._is_local,
+        )
 
     def _confirm(self, watched: _Watched, excursion: Excursion) -> bool | None:
         limit_s = watched.baseline.limit_s

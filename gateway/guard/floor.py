@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gateway.core.detect.floors import CONSECUTIVE, ConsecutiveFailures
+from gateway.core.detect.record import Cause
+from gateway.core.model import SCOPE_ALL
 from gateway.ports import Clock
 
 
 class AbsenceFloor:
     """Implements `ports.Floor`."""
 
-    def __init__(self, clock: Clock, trip: Callable[[str], None]) -> None:
+    def __init__(self, clock: Clock, trip: Callable[[Cause], None]) -> None:
         """Nothing has failed yet.
 
         Args:
             clock: Monotonic seconds.
-            trip: Takes new out; gets the reason.
+            trip: Takes new out.
         """
         self._clock = clock
         self._trip = trip
@@ -30,4 +32,5 @@ class AbsenceFloor:
         """See `ports.Floor`."""
         if self._failures.failed(self._clock()):
             self._failures.succeeded()
-            self._trip(f"absence: {CONSECUTIVE} requests in a row could not reach new, or got no answer in time")
+            why = f"absence: {CONSECUTIVE} requests in a row could not reach new, or got no answer in time"
+            self._trip(Cause(SCOPE_ALL, "absence", why))

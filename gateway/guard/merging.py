@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from gateway.core.detect.guard import Counted
 from gateway.core.histogram import Histogram
 
 Signals = Mapping[str, list[int]]
-"""By operation: n, errors, timed, slow, compared, mismatches; cumulative."""
+"""By operation the numbers of `Counted`, in its order; cumulative. Workers of another version may say fewer or more."""
 Histograms = Mapping[str, Mapping[str, Mapping[str, int]]]
 """By operation and side; sparse and cumulative."""
 
-_NONE: Final = [0, 0, 0, 0, 0, 0]
+_NONE: Final = [0] * len(fields(Counted))
 BLIND_AFTER_S: Final = 2.0
 _FRESH: Final = 8
 """Reports after which a worker has a past."""
@@ -60,10 +60,15 @@ class Merge:
                 before.signals, before.seq, before.at = signals, seq, now
             for operation, counts in signals.items():
                 known = base.get(operation, _NONE)
-                fresh = Counted(*(max(0, after - then) for after, then in zip(counts, known, strict=True)))
+                fresh = Counted(*(max(0, after - then) for after, then, _ in zip(counts, known, _NONE, strict=False)))
                 total[operation] = total.get(operation, Counted()) + fresh
         self._has_begun = True
         return total
+
+    @property
+    def known(self) -> int:
+        """How many workers have been heard and are not forgotten."""
+        return len(self._heard)
 
     def blind(self, now: float) -> int:
         """How many workers have said nothing for too long."""

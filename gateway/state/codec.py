@@ -35,7 +35,8 @@ def encode_body(policy: Policy) -> str:
 
 def encode_latch(latch: Latch) -> str:
     """One latch, without its scope."""
-    return _dump({"kind": latch.kind, "reason": latch.reason, "by": latch.by, "at": latch.at.isoformat()})
+    content = {"kind": latch.kind, "reason": latch.reason, "by": latch.by, "at": latch.at.isoformat()}
+    return _dump(content if latch.evidence is None else {**content, "evidence": latch.evidence})
 
 
 def encode_policy(policy: Policy) -> str:
@@ -123,7 +124,9 @@ def _latch(name: str, item: Mapping[str, Any]) -> tuple[Scope, Latch]:
     at = datetime.fromisoformat(item["at"])
     if at.tzinfo is None:
         raise CodecError("a latch without time zone")
-    return scope, Latch(scope, LatchKind(item["kind"]), _text(item["reason"]), _text(item["by"]), at)
+    evidence = item.get("evidence")
+    kind, reason, by = LatchKind(item["kind"]), _text(item["reason"]), _text(item["by"])
+    return scope, Latch(scope, kind, reason, by, at, None if evidence is None else _text(evidence))
 
 
 def _ppm(value: object) -> Ppm:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ _RETRY_LAST_S: Final = 1.0
 _REASON_LIMIT: Final = 500
 _LOG_EVERY_S: Final = 30.0
 _LISTEN_S: Final = 30.0
+_UNTOLD: Final = 100
 _LOST: Final = "Redis holds no policy any more; the last known one stays in force"
 _FOREIGN: Final = (
     "Redis holds a policy of another lineage; the last known one stays in force "
@@ -84,6 +86,8 @@ class PolicyFeed:
         self._policy: Policy | None = None
         self._origin = SnapshotOrigin.REDIS
         self._external: dict[Scope, Latch] = {}
+        self._records: dict[Scope, str] = {}
+        self._untold: deque[tuple[AuditEntry, str]] = deque(maxlen=_UNTOLD)
         self._stored_at: dict[Scope, int] = {}
         self._keys_set: frozenset[Scope] = frozenset()
         self._kill_note: KillNote | None = None
@@ -143,13 +147,30 @@ class PolicyFeed:
         """Reads Redis again without waiting for the poll."""
         self._read_now.set()
 
-    def kill_locally(self, latch: Latch) -> None:
-        """Latches at once in this process, then in the policy as soon as Redis takes it."""
+    def kill_locally(self, latch: Latch, record: str = "") -> None:
+        """Latches at once in this process, then in the policy as soon as Redis takes it.
+
+        Args:
+            latch: What to latch.
+            record: JSON of what a detector saw. It is gone if this process ends before Redis took it.
+        """
         if latch.scope in self._external or (self._policy is not None and latch.scope in self._policy.latches):
             return
         self._external[latch.scope] = latch
+        if record:
+            self._records[latch.scope] = record
         _log.warning("kill", scope=str(latch.scope), by=latch.by, reason=latch.reason)
         self._compile()
+        self._store_now.set()
+
+    def tell(self, entry: AuditEntry, record: str) -> None:
+        """Notes in the audit, once for all processes and ten minutes, what changed nothing, as soon as Redis takes it.
+
+        Args:
+            entry: Its action and target say whether it was noted before.
+            record: JSON of what a detector saw.
+        """
+        self._untold.append((entry, record))
         self._store_now.set()
 
     async def kill(self, latch: Latch, entry: AuditEntry) -> Epoch | None:
@@ -290,6 +311,7 @@ class PolicyFeed:
             # Either the policy holds the kill now, or it did and a human has re-armed the scope since.
             if scope in policy.latches or self._stored_at.get(scope, policy.epoch + 1) <= policy.epoch:
                 self._stored_at.pop(scope, None)
+                self._records.pop(scope, None)
                 del self._external[scope]
         _log.info("policy", epoch=policy.epoch, kills=[str(scope) for scope in policy.latches])
 
@@ -353,7 +375,7 @@ class PolicyFeed:
         return bool(new)
 
     async def _store_latches(self) -> None:
-        """Makes kills part of the policy, for ever if need be: by then Redis knows, and a human re-arms."""
+        """Makes kills part of the policy, and tells what is to be told: for ever if need be, until Redis knows."""
         pause = _RETRY_FIRST_S
         if self._external:
             self._store_now.set()
@@ -361,14 +383,19 @@ class PolicyFeed:
             await self._store_now.wait()
             self._store_now.clear()
             waiting = [latch for scope, latch in self._external.items() if scope not in self._stored_at]
-            if not waiting:
+            if not waiting and not self._untold:
                 pause = _RETRY_FIRST_S
                 continue
             with suppress(PolicyAbsentError, *REDIS_ERRORS):
                 for latch in waiting:
-                    epoch = await asyncio.shield(self._store.kill(latch, self._audit(latch)))
+                    record = self._records.get(latch.scope, "")
+                    epoch = await asyncio.shield(self._store.kill(latch, self._audit(latch), record))
                     self._stored_at[latch.scope] = epoch
-                self._read_now.set()
+                    self._records.pop(latch.scope, None)
+                    self._read_now.set()
+                while self._untold:
+                    await asyncio.shield(self._store.tell(*self._untold[0]))
+                    self._untold.popleft()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RETRY_LAST_S)
             self._store_now.set()
@@ -383,6 +410,7 @@ class PolicyFeed:
             changed={},
             request_id=self._settings.process,
             at=latch.at.isoformat(),
+            evidence=latch.evidence,
         )
 
     # --- time ------------------------------------------------------------------------------------------------------

@@ -33,6 +33,15 @@ class Keys:
         return f"cf:{self.migration}:audit"
 
     @property
+    def trips(self) -> str:
+        """List: JSON of what detectors saw when they tripped, newest first."""
+        return f"cf:{self.migration}:trips"
+
+    def told(self, action: str, target: str) -> str:
+        """String: when an alarm was told; absent once it may be told again."""
+        return f"cf:{self.migration}:told:{action}:{target}"
+
+    @property
     def tokens(self) -> str:
         """Hash: SHA-256 of a token -> JSON."""
         return f"cf:{self.migration}:tokens"

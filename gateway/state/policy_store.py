@@ -24,6 +24,8 @@ AUDIT_PAGE_LIMIT: Final = 500
 OFFERS_LIFE_S: Final = 30
 SHOUT_S: Final = 10
 STRAYS_LIMIT: Final = 10
+TRIPS_KEPT: Final = 200
+TOLD_FOR_S: Final = 600
 _SCAN_STEP: Final = 1000
 
 Fields = dict[bytes, bytes]
@@ -41,7 +43,7 @@ class PolicyStore:
         self.keys = Keys(migration)
         self._scripts = {
             name: redis.register_script(files("gateway.state").joinpath(f"lua/{name}.lua").read_text())
-            for name in ("boot", "change", "kill", "restore")
+            for name in ("boot", "change", "kill", "restore", "tell")
         }
 
     async def read(self) -> Policy | None:
@@ -123,16 +125,21 @@ class PolicyStore:
             raise StaleEpochError(int(answer[1]))
         return replace(after, epoch=self._epoch(answer))
 
-    async def kill(self, latch: Latch, entry: AuditEntry) -> Epoch:
+    async def kill(self, latch: Latch, entry: AuditEntry, record: str = "") -> Epoch:
         """Latches a scope; returns the epoch. A repeated kill changes nothing.
+
+        Args:
+            latch: What to latch.
+            entry: For the audit.
+            record: JSON of what a detector saw; kept with the latch that it made, in one step.
 
         Raises:
             PolicyAbsentError: There is no policy to latch.
         """
-        script = self._scripts["kill"]
+        keys, script = self.keys, self._scripts["kill"]
         answer = await script(
-            keys=[self.keys.policy, self.keys.audit],
-            args=[str(latch.scope), encode_latch(latch), self.keys.policy_changed, entry.dump()],
+            keys=[keys.policy, keys.audit, keys.trips],
+            args=[str(latch.scope), encode_latch(latch), keys.policy_changed, entry.dump(), record, TRIPS_KEPT],
         )
         return self._epoch(answer)
 
@@ -154,9 +161,27 @@ class PolicyStore:
         """Sets the break-glass key of a scope for a moment: every feed sees it, even where there is no policy."""
         await self.redis.set(self.keys.break_glass(latch.scope), latch.reason, ex=SHOUT_S)
 
+    async def trips(self) -> list[dict[str, Any]]:
+        """Records of trips, newest first; damaged ones are left out."""
+        found = []
+        for text in cast("list[bytes]", await self.redis.lrange(self.keys.trips, 0, TRIPS_KEPT - 1)):
+            with suppress(ValueError):
+                record = json.loads(text)
+                if isinstance(record, dict) and "id" in record:
+                    found.append(record)
+        return found
+
     async def record(self, entry: AuditEntry) -> None:
         """Adds an audit entry for something that changed no policy."""
         await self.redis.xadd(self.keys.audit, {"entry": entry.dump()}, maxlen=100_000, approximate=True)
+
+    async def tell(self, entry: AuditEntry, record: str) -> None:
+        """Adds an audit entry and a trip's record, unless the same was told of the same target a while ago."""
+        keys = self.keys
+        await self._scripts["tell"](
+            keys=[keys.told(entry.action, entry.target), keys.audit, keys.trips],
+            args=[entry.at, TOLD_FOR_S, entry.dump(), record, TRIPS_KEPT],
+        )
 
     async def audit(self, limit: int, cursor: str | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """Audit entries, newest first.

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from math import inf
+from time import monotonic
 from typing import Any, Final
 
 from gateway.core.decide import Doubt
 from gateway.core.histogram import bucket_of
 from gateway.core.model import ErrorCode, Side
 from gateway.core.outcome import Outcome
+from gateway.ports import Clock
+from gateway.telemetry.recent import Recent
 
 UNMATCHED: Final = "(unmatched)"
 """Stands for the operation of requests that none matched; no operation can have this name."""
@@ -71,9 +74,11 @@ class RequestCounters:
     Attributes:
         limits: By operation: seconds above which an answer of new is too slow.
         drilled: The operation whose comparisons are a drill's: detectors see them, the figures do not.
+        recent: The last of new's failures and late answers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = monotonic) -> None:
+        self.recent = Recent(clock)
         self._cells: dict[str, dict[Side | None, Cell]] = {}
         self._refused: Counter[ErrorCode] = Counter()
         self._doubts: Counter[Doubt] = Counter()
@@ -88,15 +93,29 @@ class RequestCounters:
         self._force_ignored = 0
 
     def answered(
-        self, operation: str | None, side: Side | None, outcome: Outcome, seconds: float, *, is_late: bool = False
+        self,
+        operation: str | None,
+        side: Side | None,
+        outcome: Outcome,
+        seconds: float,
+        *,
+        is_late: bool = False,
+        blamed: str | None = None,
+        request_id: bytes = b"",
     ) -> None:
         """See `ports.Observer`."""
-        cell = self._cell(operation or UNMATCHED, side)
+        name = operation or UNMATCHED
+        cell = self._cell(name, side)
         cell.note(outcome, seconds)
-        if side is Side.NEW and outcome in _TIMED and not is_late:
+        if side is not Side.NEW or outcome not in _TIMED:
+            return
+        if outcome is Outcome.FAILURE:
+            self.recent.failed(name, blamed or outcome.value, seconds, request_id)
+        if not is_late:
             cell.timed += 1
-            if seconds > self.limits.get(operation or UNMATCHED, inf):
+            if seconds > self.limits.get(name, inf):
                 cell.slow += 1
+                self.recent.slow(name, seconds, request_id)
 
     def saved(self, operation: str) -> None:
         """See `ports.Observer`."""
@@ -115,11 +134,12 @@ class RequestCounters:
         cell.slow += 1
 
     def signals(self) -> dict[str, list[int]]:
-        """What detectors judge, by operation: n, errors, timed, slow, compared, mismatches; cumulative."""
+        """What detectors judge, by operation; cumulative. See `core.detect.guard.Counted` for the order."""
         found = {}
         for name in {*self._cells, *self._compared, *self._rehearsed}:
             sides = self._cells.get(name)
             cell = sides[Side.NEW] if sides is not None else _NOTHING
+            old = sides[Side.OLD].outcomes if sides is not None else _NOTHING.outcomes
             outcomes = cell.outcomes
             errors = outcomes[Outcome.FAILURE]
             compared: Mapping[str, int] = self._compared.get(name, {})
@@ -133,6 +153,8 @@ class RequestCounters:
                 cell.slow,
                 compared.get("match", 0) + mismatches,
                 mismatches,
+                old[Outcome.OK] + old[Outcome.CLIENT_ERROR] + old[Outcome.FAILURE],
+                old[Outcome.FAILURE],
             ]
         return found
 

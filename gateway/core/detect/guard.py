@@ -49,6 +49,8 @@ class Counted:
         slow: Of them, too slow.
         compared: Comparisons that were judged.
         mismatches: Of them, confirmed mismatches.
+        old_n: Requests that ended on old.
+        old_errors: Of them, failures.
     """
 
     n: int = 0
@@ -57,6 +59,8 @@ class Counted:
     slow: int = 0
     compared: int = 0
     mismatches: int = 0
+    old_n: int = 0
+    old_errors: int = 0
 
     def __add__(self, other: Counted) -> Counted:
         return Counted(
@@ -66,6 +70,8 @@ class Counted:
             self.slow + other.slow,
             self.compared + other.compared,
             self.mismatches + other.mismatches,
+            self.old_n + other.old_n,
+            self.old_errors + other.old_errors,
         )
 
 
@@ -129,7 +135,16 @@ class Guard:
     @property
     def evidence(self) -> float:
         """Of the surest detector, 0-1."""
-        return max(self._errors.evidence, self._latency.evidence, self._consistency.evidence)
+        return max(self.scores().values())
+
+    @property
+    def dispersion(self) -> float:
+        """By how much evidence of errors is divided, 1-10."""
+        return self._errors.dispersion
+
+    def scores(self) -> dict[str, float]:
+        """The evidence of each detector, 0-1."""
+        return {each.trigger.signal.value: each.evidence for each in (self._errors, self._latency, self._consistency)}
 
     def learn(self, counted: Counted) -> None:
         """Takes healthy traffic, to learn how bursty errors are. While it is mirrored, not while it is judged."""
@@ -149,7 +164,7 @@ class Guard:
             counted: Since the last tick.
             now: Seconds.
             limit_s: What is too slow, or None while nobody knows.
-            mark: Kept with an excursion of latency that begins now.
+            mark: Kept with an excursion that begins now.
             confirm: Asked before a trip of latency.
         """
         self._has_limit = limit_s is not None
@@ -158,19 +173,19 @@ class Guard:
         if counted.n and self._first_at is None:
             self._first_at = now
         self._errors.dispersion = self._dispersion.value or 1.0
-        trip = self._judge(self._errors, counted.n, counted.errors, now)
+        trip = self._judge(self._errors, counted.n, counted.errors, now, mark)
         if trip is None and limit_s is not None and self._is_warm(now):
             found = self._latency.tick(counted.timed, counted.slow, now, mark)
             if found is not None and confirm(found):
                 trip = Trip(Signal.LATENCY, found, self._latency.trigger.threshold, limit_s)
         if trip is None:
-            trip = self._judge(self._consistency, counted.compared, counted.mismatches, now)
+            trip = self._judge(self._consistency, counted.compared, counted.mismatches, now, mark)
         self._is_held = self.evidence >= (_CLEAR if self._is_held else _HOLD)
         self.tripped = trip
         return trip
 
-    def _judge(self, detector: Detector, n: int, k: int, now: float) -> Trip | None:
-        found = detector.tick(n, k, now)
+    def _judge(self, detector: Detector, n: int, k: int, now: float, mark: object) -> Trip | None:
+        found = detector.tick(n, k, now, mark)
         return None if found is None else Trip(detector.trigger.signal, found, detector.trigger.threshold)
 
     def _is_warm(self, now: float) -> bool:

@@ -40,6 +40,8 @@ SAMPLES = {
     "drills": Sample("/v1/drills"),
     "drill": Sample("/v1/drills/none"),
     "end_drill": Sample("/v1/drills/none"),
+    "trips": Sample("/v1/trips"),
+    "trip": Sample("/v1/trips/none"),
     "health": Sample("/healthz"),
     "ready": Sample("/readyz"),
     "metrics": Sample("/metrics"),

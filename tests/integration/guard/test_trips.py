@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.core.model import LatchKind, Side
+from gateway.core.model import LatchKind, Scope, ScopeKind, Side
 from gateway.state.connect import connect
 from gateway.state.policy_store import PolicyStore
 from tests.support.raw_upstream import Peer, RawRequest, answer
@@ -92,6 +92,17 @@ async def test_errors_trip_the_operation_and_all_workers_obey(
     kind, reason = found["operation:item.get"]
     assert kind is LatchKind.TRIP
     assert "requests failed" in reason
+    async with connect(redis.url) as client_of_redis:
+        store = PolicyStore(client_of_redis, "shop")
+        (record,), policy, (acts, _) = await store.trips(), await store.read(), await store.audit(10)
+    assert policy is not None
+    assert policy.latches[Scope(ScopeKind.OPERATION, "item.get")].evidence == record["id"] == acts[0]["evidence"]
+    assert (record["signal"], record["reason"], record["disarmed"]) == ("errors", reason, False)
+    assert record["excursion"]["bad"] >= 10
+    assert record["error_kinds"][0]["kind"] == "status 500"
+    assert record["failed"]
+    assert record["policy_before"]["operations"]["item.get"]["effective_percent"] == 100
+    assert record["workers"]["heard"] == 2
 
 
 async def test_a_few_errors_do_not(worker: WorkerProcess, sides: Sides) -> None:

@@ -1,0 +1,94 @@
+"""A trip takes new out here at once, with a record; where there is no way back, it is told instead."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.core.audit import AuditEntry
+from gateway.core.detect.record import Cause, Seen
+from gateway.core.drill import DrillOrder, Fault
+from gateway.core.model import SCOPE_ALL, Latch, LatchKind, Ppm, Scope, ScopeKind, Stage, Writes
+from gateway.core.snapshot import Snapshot, compile_snapshot
+from gateway.guard.tripping import DISARMED, Sources, Tripper
+from tests.unit.core.migrations import at, policy, workspace
+
+MEMBERS = ("git.status", "git.log", "git.push", "git.commit")
+STATUS = Scope(ScopeKind.OPERATION, "git.status")
+
+
+@dataclass
+class Kept:
+    """What a tripper wanted done."""
+
+    latches: list[tuple[Latch, dict[str, Any]]] = field(default_factory=list)
+    told: list[tuple[AuditEntry, dict[str, Any]]] = field(default_factory=list)
+
+    def kill_locally(self, latch: Latch, record: str = "") -> None:
+        self.latches.append((latch, json.loads(record)))
+
+    def tell(self, entry: AuditEntry, record: str) -> None:
+        self.told.append((entry, json.loads(record)))
+
+
+class Nothing:
+    def failures(self, _: str | None) -> list[Seen]:
+        return []
+
+    def late(self, _: str | None) -> list[Seen]:
+        return []
+
+
+@dataclass
+class Hanging:
+    began: float = 1.0
+    is_late: bool = False
+    operation: str | None = "git.status"
+    request_id: bytes = b"hanging"
+
+
+def snapshot(stage: Stage) -> Snapshot:
+    shares = {name: at(stage, 25 if stage is Stage.LIVE else 0) for name in MEMBERS}
+    return compile_snapshot(workspace(Writes.NONE), policy(shares))
+
+
+def tripper(kept: Kept, found: Snapshot | None, drill: DrillOrder | None = None) -> Tripper:
+    return Tripper("gateway-0", kept, Sources(lambda: found, lambda: drill, Nothing(), [Hanging()], lambda: 9.0, str))
+
+
+def test_it_latches_and_names_its_record() -> None:
+    kept = Kept()
+    tripper(kept, snapshot(Stage.LIVE)).trip(Cause(STATUS, "silence", "silence: " + "x" * 600))
+    ((latch, record),) = kept.latches
+    assert (latch.scope, latch.kind, latch.by, latch.evidence) == (STATUS, LatchKind.TRIP, "detector:gateway-0", "")
+    assert len(latch.reason) == 500
+    assert record["slowest"] == [{"request_id": "hanging", "ms": 8000.0, "ended": False}]
+    assert record["at"] == latch.at.isoformat()
+    assert kept.told == []
+
+
+def test_in_complete_it_is_told_and_nothing_is_taken_out() -> None:
+    kept = Kept()
+    tripper(kept, snapshot(Stage.COMPLETE)).trip(Cause(STATUS, "errors", "errors: all"))
+    ((entry, record),) = kept.told
+    assert (entry.action, entry.target, record["disarmed"]) == (DISARMED, "operation:git.status", True)
+    assert kept.latches == []
+
+
+def test_a_drill_is_named_in_the_trip_that_it_provoked() -> None:
+    kept = Kept()
+    drill = DrillOrder("d1", Fault.ERRORS, "git.log", Ppm(0), 0.0, 1.0)
+    tripper(kept, snapshot(Stage.LIVE), drill).trip(Cause(STATUS, "errors", "errors: all"))
+    ((latch, record),) = kept.latches
+    # The group moves as a whole, so the trip of one of its operations covers the one that is drilled.
+    assert latch.by == record["by"] == "drill:d1:detector:gateway-0"
+
+
+def test_what_has_nothing_on_new_is_not_taken_out() -> None:
+    kept = Kept()
+    tripper(kept, snapshot(Stage.OFF)).trip_all(Cause(SCOPE_ALL, "absence", "absence: ten"))
+    tripper(kept, None).trip_all(Cause(SCOPE_ALL, "absence", "absence: ten"))
+    assert kept.latches == []
+    tripper(kept, snapshot(Stage.LIVE)).trip_all(Cause(SCOPE_ALL, "absence", "absence: ten"))
+    assert [latch.scope for latch, _ in kept.latches] == [SCOPE_ALL]
