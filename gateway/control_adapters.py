@@ -17,6 +17,7 @@ from gateway.core.audit import AuditEntry
 from gateway.core.drill import DrillOrder, WorkerNote
 from gateway.core.model import Epoch, Latch, Policy
 from gateway.core.roles import Role, TokenInfo
+from gateway.notify.outbox import UnreadableError
 from gateway.state.boot import restore_by_hand
 from gateway.state.codec import CodecError
 from gateway.state.connect import REDIS_ERRORS
@@ -25,6 +26,7 @@ from gateway.state.drills import DrillStore
 from gateway.state.evidence import EvidenceStore
 from gateway.state.feed import PolicyFeed
 from gateway.state.noise import AcceptedNoise, NoiseStore
+from gateway.state.notices import NoticeStore
 from gateway.state.policy_store import PolicyStore
 from gateway.state.tokens import TokenStore
 from gateway.telemetry.ledger import Ledger
@@ -94,6 +96,48 @@ class StoredPolicy:
     async def trips(self) -> list[Document]:
         """See the port."""
         return await _ask_twice(self._store.trips)
+
+
+class StoredNotices:
+    """See `gateway.notify.outbox.Entries`."""
+
+    def __init__(self, notices: NoticeStore, policies: PolicyStore) -> None:
+        self._notices = notices
+        self._policies = policies
+
+    async def following(self, target: str) -> list[Mapping[str, Any]]:
+        """See the port."""
+        with _reading():
+            return await asyncio.shield(self._notices.following(target))
+
+    async def passed(self, target: str, entry: str) -> None:
+        """See the port."""
+        with _reading():
+            await asyncio.shield(self._notices.passed(target, entry))
+
+    async def claim(self, target: str) -> bool:
+        """See the port."""
+        with _reading():
+            return await asyncio.shield(self._notices.claim(target))
+
+    async def let_go(self, targets: list[str]) -> None:
+        """See the port."""
+        with _reading():
+            await asyncio.shield(self._notices.let_go(targets))
+
+    async def evidence(self, name: str) -> Mapping[str, Any] | None:
+        """See the port."""
+        with _reading():
+            records = await asyncio.shield(self._policies.trips())
+        return next((record for record in records if record["id"] == name), None)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except REDIS_ERRORS as exc:
+        raise UnreadableError(type(exc).__name__) from exc
 
 
 class StoredTokens:

@@ -31,6 +31,7 @@ from gateway.control_adapters import (
     StoredDrills,
     StoredEvidence,
     StoredNoise,
+    StoredNotices,
     StoredPolicy,
     StoredTokens,
     WorkerCounters,
@@ -44,6 +45,7 @@ from gateway.core.file_changes import adopt_new, difference, initial_policy
 from gateway.core.file_policy import FilePolicy
 from gateway.core.model import Policy
 from gateway.errors import CrossfadeError, PolicyAbsentError, StaleEpochError
+from gateway.notify.outbox import Outbox
 from gateway.parts import Parts, read_secret
 from gateway.settings import LoadedMigration, SettingsError
 from gateway.settings.gateway_file import GatewaySettings
@@ -54,6 +56,7 @@ from gateway.state.counters import CounterStore
 from gateway.state.drills import DrillStore
 from gateway.state.evidence import EvidenceStore
 from gateway.state.noise import NoiseStore
+from gateway.state.notices import NoticeStore
 from gateway.state.tokens import TokenStore
 from gateway.telemetry.exposition import Metrics
 
@@ -104,6 +107,11 @@ class ControlPlane:
         self._drills = DrillDesk(
             StoredDrills(DrillStore(self.state.redis, migration)), self._counters, read_secret(parts.force_secret_file)
         )
+        notices = NoticeStore(self.state.redis, migration, f"{NAME}:{secrets.token_hex(8)}")
+        self._outbox = Outbox(
+            migration, StoredNotices(notices, self.state.store), lambda: self.state.feed.status().state
+        )
+        self.state.feed.subscribe(self._outbox.wake)
         stored = StoredPolicy(self.state.store, self.state.feed)
         self._acts = Acts(stored, self.state.feed)
         self.app = create_app(
@@ -117,7 +125,9 @@ class ControlPlane:
                 noise=StoredNoise(NoiseStore(self.state.redis, migration)),
                 drills=self._drills,
                 bootstrap=self._machine_token,
-                metrics=Metrics(self._counters.ledger, lambda: self._drill_debt is not None).render,
+                metrics=Metrics(
+                    self._counters.ledger, lambda: self._drill_debt is not None, lambda: self._outbox.results
+                ).render,
                 notes=self._notes,
             )
         )
@@ -147,6 +157,8 @@ class ControlPlane:
         self._run(self._strays.run())
         self._run(self._tidy_drills())
         self._run(self._watch_drills())
+        self._outbox.use(self._definition.notifications)
+        self._run(self._outbox.watch())
         self._run(WriteBack(self.state.feed, self.state.store).run())
         if self._machine_token is not None:
             self._run(self._machine_token.keep())
@@ -167,12 +179,14 @@ class ControlPlane:
             return
         self._definition, self.wishes = loaded.definition, loaded.policy
         self.state.feed.replace_definition(loaded.definition)
+        self._outbox.use(loaded.definition.notifications)
         self._look_at_file.set()
         _log.info("definition", digest=loaded.definition.digest[:12])
 
     async def aclose(self) -> None:
         """Ends everything. The server has drained by then."""
         await self._drills.aclose()
+        await self._outbox.aclose()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -180,7 +194,8 @@ class ControlPlane:
 
     def _notes(self) -> list[str]:
         debt = [self._drill_debt] if self._drill_debt else []
-        return [*([LOCAL_SANDBOXES] if self._parts.bundled else []), *self._strays.notes, *debt]
+        bundled = [LOCAL_SANDBOXES] if self._parts.bundled else []
+        return [*bundled, *self._strays.notes, *debt, *self._outbox.troubles()]
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -59,6 +59,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "noise": Entry("Show what differs within one side; accept it.", "gateway.cli.comparisons", "noise_command"),
     "consistency": Entry("Show how far both sides hold the same.", "gateway.cli.comparisons", "consistency_command"),
     "trips": Entry("Show what detectors saw when they took new out.", "gateway.cli.trips", "trips_command"),
+    "notify": Entry("Send a test to every target of notifications.", "gateway.cli.notify", "notify_command"),
     "drill": Entry("Rehearse a rollback with a fault injected, timed.", "gateway.cli.drill", "drill_command"),
     "simulate": Entry(
         "Show what the detectors would do with some traffic.", "gateway.cli.simulate", "simulate_command"

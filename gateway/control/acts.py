@@ -112,13 +112,13 @@ class Acts:
         except StoreUnavailableError:
             return
 
-    async def note(self, order: Order, action: str, target: str) -> None:
+    async def note(self, order: Order, action: str, target: str, reason: str = "") -> None:
         """Notes an act that changes no policy.
 
         Raises:
             StoreUnavailableError: It cannot be noted.
         """
-        await self.store.record(self.entry(order, action, target, ""))
+        await self.store.record(self.entry(order, action, target, reason))
 
     async def swap(
         self, order: Order, decide: Callable[[Definition, Policy], Awaitable[Step]], *, dry_run: bool = False

@@ -302,6 +302,12 @@ class TripPage(Answer):
     next: str | None
 
 
+class NoticeSent(Answer):
+    """How many targets will be told; whether they were is in status and metrics."""
+
+    targets: int
+
+
 class AuditPage(Answer):
     """Acts, newest first."""
 

@@ -191,6 +191,12 @@ class TokenBody(Body):
     ttl_s: Annotated[int, Field(ge=1, le=_TTL_LIMIT_S)] | None = None
 
 
+class NoticeBody(Body):
+    """A test of notifications."""
+
+    reason: Reason
+
+
 class IncidentBody(BaseModel):
     """What an alerting system sends. Open by nature."""
 

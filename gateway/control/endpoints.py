@@ -158,6 +158,17 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         codes=(Code.UNKNOWN_TRIP,),
     ),
     Endpoint(
+        Method.POST,
+        "/v1/notifications",
+        "notify",
+        "Sends a test to every target of notifications.",
+        Role.OPERATOR,
+        bodies.NoticeBody,
+        answers.NoticeSent,
+        codes=(Code.RULE_VIOLATION,),
+        status=202,
+    ),
+    Endpoint(
         Method.GET,
         "/v1/difference",
         "difference",

@@ -23,6 +23,7 @@ from gateway.control.bodies import (
     IncidentBody,
     KillBody,
     NoiseBody,
+    NoticeBody,
     RearmBody,
     TokenBody,
 )
@@ -180,6 +181,21 @@ class Handlers:
             with suppress(ValidationError):
                 records.append(answers.TripRecord.model_validate(record))
         return records
+
+    async def notify(self, call: Call) -> Response:
+        """Tells everybody that this is a test."""
+        targets = len(self.acts.snapshot().definition.notifications)
+        if not targets:
+            raise Refused(
+                Code.RULE_VIOLATION,
+                "the migration file names nobody to tell; write notifications: [{slack: {url_file: …}}]",
+                rule="no_notifications",
+            )
+        try:
+            await self.acts.note(call.order, "notify_test", "notifications", call.read(NoticeBody).reason)
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+        return _answer(call, answers.NoticeSent(targets=targets))
 
     async def difference(self, call: Call) -> Response:
         """Where the stored policy differs from the file's."""

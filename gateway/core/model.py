@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Final, NewType, Self
 
 from gateway.core.compare.rules import ComparisonRules
+from gateway.core.notice import NoticeTarget
 
 Ppm = NewType("Ppm", int)
 """A share in parts per million, 0..1_000_000."""
@@ -316,6 +317,7 @@ class Definition:
         thresholds: Where detectors trip.
         incidents: What alerts do; None: nothing.
         drill_every_s: How old the last drill that passed may be, in seconds; None: as old as it likes.
+        notifications: Who is told what happens.
         steps: Shares at which a re-armed or promoted operation enters, ascending.
         digest: SHA-256 of the canonical content, hex.
     """
@@ -332,6 +334,7 @@ class Definition:
     mcp_stateless: bool = True
     incidents: IncidentRules | None = None
     drill_every_s: float | None = None
+    notifications: tuple[NoticeTarget, ...] = ()
     steps: tuple[Ppm, ...] = (Ppm(10_000), Ppm(50_000), Ppm(250_000), Ppm(500_000), PPM_ALL)
     digest: str = ""
 

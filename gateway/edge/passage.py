@@ -431,7 +431,8 @@ class Passage:
             trusted_peer=self._trusted,
             host=host,
             fallback_host=fallback_host,
-            auth=self._plane.settings.auth,
+            # Operations alone: it opens the services' own calls, and those are for nobody who comes through here.
+            auth=self._plane.settings.auth if plan is not None else None,
         )
         if is_read and self._is_told_by_header:
             self._is_confirmed = self._is_confirmed_by(body, snapshot)

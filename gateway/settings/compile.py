@@ -55,6 +55,7 @@ from gateway.settings.migration_file import (
     OperationShape,
     SideShape,
 )
+from gateway.settings.notifications import notice_targets
 from gateway.settings.policy_rules import wished_policy
 from gateway.settings.problems import KeyPath
 from gateway.settings.routes import parse_path, parse_rest
@@ -105,6 +106,7 @@ def compile_migration(shape: MigrationShape, findings: Findings, around: Surroun
         thresholds=Thresholds(**shape.thresholds.model_dump()),
         incidents=IncidentRules(**shape.incidents.model_dump()) if shape.incidents is not None else None,
         drill_every_s=_duration_s(shape.drills.every, ("drills", "every"), findings) if shape.drills else None,
+        notifications=notice_targets(shape.notifications, findings),
         steps=_steps(shape.steps_percent, findings),
     )
     _check_incidents(definition, findings)

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, Strict
 
 from gateway.core.compare.rules import DEFAULT_HEADERS
 from gateway.core.model import Balance, OperationClass, Ppm, Side, Stage, Writes
+from gateway.core.notice import NoticeKind
 from gateway.core.percent import parse_percent
 from gateway.settings.validation import Shape
 
@@ -28,6 +29,7 @@ StageWord = Annotated[Stage, Strict(False)]
 WritesWord = Annotated[Writes, Strict(False)]
 SideWord = Annotated[Side, Strict(False)]
 BalanceWord = Annotated[Balance, Strict(False)]
+NoticeWord = Annotated[NoticeKind, Strict(False)]
 
 
 def _one_or_many(value: object) -> object:
@@ -170,6 +172,28 @@ class DrillsShape(Shape):
     every: Annotated[str, Field(pattern=r"^[0-9]{1,9}[smhd]$")]
 
 
+class WebhookShape(Shape):
+    """Where notices go by POST. The URL is a secret and stands in a file of its own."""
+
+    url_file: str
+    secret_file: str | None = None
+
+
+class SlackShape(Shape):
+    """An incoming webhook of Slack, or of what takes the same."""
+
+    url_file: str
+
+
+class NotificationShape(Shape):
+    """One target of notifications: exactly one of `webhook`, `slack` and `command`."""
+
+    webhook: WebhookShape | None = None
+    slack: SlackShape | None = None
+    command: list[str] | None = None
+    events: list[NoticeWord] = Field(default_factory=lambda: list(NoticeKind))
+
+
 class MigrationShape(Shape):
     """The whole file."""
 
@@ -184,6 +208,7 @@ class MigrationShape(Shape):
     thresholds: ThresholdsShape = ThresholdsShape()
     incidents: IncidentsShape | None = None
     drills: DrillsShape | None = None
+    notifications: list[NotificationShape] = Field(default_factory=list)
     steps_percent: list[Percent] = Field(default_factory=lambda: [Ppm(step * 10_000) for step in (1, 5, 25, 50, 100)])
 
 

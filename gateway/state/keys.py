@@ -41,6 +41,14 @@ class Keys:
         """String: when an alarm was told; absent once it may be told again."""
         return f"cf:{self.migration}:told:{action}:{target}"
 
+    def notified(self, target: str) -> str:
+        """String: the audit entry that a target of notifications was told last."""
+        return f"cf:{self.migration}:notified:{target}"
+
+    def notifier(self, target: str) -> str:
+        """String: the process that tells a target, for as long as it is there."""
+        return f"cf:{self.migration}:notifier:{target}"
+
     @property
     def tokens(self) -> str:
         """Hash: SHA-256 of a token -> JSON."""

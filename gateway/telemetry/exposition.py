@@ -26,15 +26,21 @@ _RUNGS: Final = tuple((str(bound), bucket_of(bound)) for bound in _LADDER_S)
 class Metrics:
     """Renders the metrics of a ledger."""
 
-    def __init__(self, ledger: Ledger, is_drill_due: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        is_drill_due: Callable[[], bool] | None = None,
+        notices: Callable[[], Mapping[tuple[str, str], int]] | None = None,
+    ) -> None:
         """Renders nothing yet.
 
         Args:
             ledger: What was counted.
             is_drill_due: Whether a drill failed or is overdue; None: somebody else tells.
+            notices: Attempts to tell targets, by kind of target and result; None: somebody else tells.
         """
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(ledger, is_drill_due))
+        self._registry.register(_Collector(ledger, is_drill_due, notices))
 
     def render(self) -> bytes:
         """The metrics as they stand now."""
@@ -42,9 +48,15 @@ class Metrics:
 
 
 class _Collector(Collector):
-    def __init__(self, ledger: Ledger, is_drill_due: Callable[[], bool] | None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        is_drill_due: Callable[[], bool] | None,
+        notices: Callable[[], Mapping[tuple[str, str], int]] | None,
+    ) -> None:
         self._ledger = ledger
         self._is_drill_due = is_drill_due
+        self._notices = notices
 
     def collect(self) -> Iterator[Metric]:
         totals = self._ledger.totals()
@@ -59,6 +71,15 @@ class _Collector(Collector):
             yield GaugeMetricFamily(
                 "crossfade_drill_due", "1 when the last drill failed or is overdue.", int(self._is_drill_due())
             )
+        if self._notices is not None:
+            told = CounterMetricFamily(
+                "crossfade_notifications",
+                "Notices delivered, attempts that failed, and notices given up.",
+                labels=["target", "result"],
+            )
+            for (target, result), count in sorted(self._notices().items()):
+                told.add_metric([target, result], count)
+            yield told
 
 
 def _requests(operations: Mapping[str, Any]) -> Iterator[Metric]:

@@ -125,6 +125,8 @@ async def test_a_killed_service_comes_back_with_its_workspaces(up: Up, ada: Agen
 async def test_the_inventory_is_closed_to_clients(ada: Agent) -> None:
     for path in ("/v1/workspaces", "/v1/workspaces/x", "/v1//workspaces", "/v1/./workspaces", "/v1/%77orkspaces"):
         assert ada.http.get(path).status_code in (400, 404), path
+    for method, path in (("POST", "/v1/remotes/check"), ("GET", "/metrics"), ("POST", "/v1//remotes/check")):
+        assert ada.http.request(method, path, json={"url": "/etc"}).status_code in (400, 404), path
 
 
 async def test_credentials_are_checked_on_both_sides(place: Path, remote: Path) -> None:

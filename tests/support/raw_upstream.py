@@ -271,11 +271,12 @@ class RawUpstream:
             if self._unix_path is None:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer = Peer(sock, len(self.peers))
+            # Before anything can be cancelled: whoever closes the server closes its peers.
+            self.peers.append(peer)
             task = loop.create_task(self._serve(peer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             async with self._accepted:
-                self.peers.append(peer)
                 self._accepted.notify_all()
 
     async def _serve(self, peer: Peer) -> None:

@@ -40,6 +40,7 @@ SAMPLES = {
     "drills": Sample("/v1/drills"),
     "drill": Sample("/v1/drills/none"),
     "end_drill": Sample("/v1/drills/none"),
+    "notify": Sample("/v1/notifications", {"reason": "r"}),
     "trips": Sample("/v1/trips"),
     "trip": Sample("/v1/trips/none"),
     "health": Sample("/healthz"),

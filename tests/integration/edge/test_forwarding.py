@@ -108,6 +108,11 @@ async def test_connection_strikes_out_what_it_names_and_nothing_that_rules_rely_
     assert request.field(b"crossfade-auth") == [b"internal"]
 
 
+async def test_what_is_no_operation_is_not_vouched_for(plane: Edge) -> None:
+    _, request = await asked(plane, post("/v1/remotes/check", b"{}"))
+    assert request.field(b"crossfade-auth") == []
+
+
 async def test_fields_pass_in_order_unjoined_and_nothing_is_invented(plane: Edge) -> None:
     sent = ["x-a: 1", "cookie: a=1", "x-b: \xff\xfe", "X-A: 2", "cookie: b=2", "x-a: 1", "x-empty:", "x-tab: a\tb"]
     fields = "\r\n".join([*sent, "x-key: a"]).encode("latin-1")

@@ -85,7 +85,7 @@ def fields_of(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, Fie
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
         models = [kind for kind in inner if issubclass(kind, BaseModel)]
         if models:
-            star = ".*" if get_origin(field.annotation) is dict else ""
+            star = ".*" if get_origin(field.annotation) in (dict, list) else ""
             yield from fields_of(models[0], f"{here}{star}.")
         else:
             yield re.sub(r"^sides\.(old|new)\.", "sides.*.", here), field
