@@ -31,6 +31,7 @@ class AbsenceFloor:
     def absent(self) -> None:
         """See `ports.Floor`."""
         if self._failures.failed(self._clock()):
+            since = self._failures.since
             self._failures.succeeded()
             why = f"absence: {CONSECUTIVE} requests in a row could not reach new, or got no answer in time"
-            self._trip(Cause(SCOPE_ALL, "absence", why))
+            self._trip(Cause(SCOPE_ALL, "absence", why, since=since))

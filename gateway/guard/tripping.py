@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -14,7 +14,7 @@ from gateway.core.audit import AuditEntry
 from gateway.core.detect.record import Cause, Seen, Trouble, record_of
 from gateway.core.drill import DrillOrder, tripped_by
 from gateway.core.kills import kill_is_lossless
-from gateway.core.model import SCOPE_ALL, Latch, LatchKind, Scope, ScopeKind
+from gateway.core.model import SCOPE_ALL, Latch, LatchKind, Scope, ScopeKind, Stage
 from gateway.core.snapshot import Snapshot, covers
 from gateway.ports import Clock
 
@@ -28,8 +28,12 @@ _log = structlog.get_logger("crossfade.guard")
 class Latching(Protocol):
     """Where kills go."""
 
-    def kill_locally(self, latch: Latch, record: str = "") -> None:
+    def kill_locally(self, latch: Latch) -> None:
         """Latches here at once, and in the store as soon as it takes it."""
+        ...
+
+    def keep_record(self, latch: Latch, record: str) -> None:
+        """Keeps what was seen, with a latch that was just given."""
         ...
 
     def tell(self, entry: AuditEntry, record: str) -> None:
@@ -107,30 +111,15 @@ class Tripper:
         snapshot = self._sources.snapshot()
         if snapshot is None:
             return
-        at, by = datetime.now(UTC), f"detector:{self._worker}"
-        name, reason = self._sources.name(), cause.reason[:_REASON_LIMIT]
-        record = self._record(name, cause, snapshot) | {"at": at.isoformat(), "by": by}
-        if not kill_is_lossless(snapshot.definition, snapshot.policy, cause.scope):
-            # Old is not whole any more: nobody but a human may go back to it. It is said, to whoever is on call.
-            _log.error(DISARMED, scope=str(cause.scope), why=reason)
-            entry = AuditEntry(
-                by=by,
-                role="",
-                action=DISARMED,
-                target=str(cause.scope),
-                reason=reason,
-                changed={},
-                request_id="",
-                at=at.isoformat(),
-                evidence=name,
-            )
-            self._latching.tell(entry, json.dumps(record | {"disarmed": True}))
+        if kill_is_lossless(snapshot.definition, snapshot.policy, cause.scope):
+            self._latch(cause, snapshot)
             return
-        drill = self._sources.drill()
-        if drill is not None and _is_drilled(snapshot, cause.scope, drill):
-            by = tripped_by(drill.drill, by)
-        latch = Latch(cause.scope, LatchKind.TRIP, reason, by, at, name)
-        self._latching.kill_locally(latch, json.dumps(record | {"by": by, "disarmed": False}))
+        # Old is not whole any more where it is `complete`: nobody but a human may go back there. It is said, to whoever
+        # is on call. The rest of the scope has a way back, and takes it.
+        rest = [scope for scope in _parts_of(snapshot, cause.scope) if scope != cause.scope]
+        for scope in rest:
+            self._latch(replace(cause, scope=scope), snapshot)
+        self._say_disarmed(cause, snapshot)
 
     def trip_all(self, cause: Cause) -> None:
         """As `trip`, where there is something on new that could be taken out."""
@@ -140,7 +129,46 @@ class Tripper:
         assert cause.scope == SCOPE_ALL
         self.trip(cause)
 
-    def _record(self, name: str, cause: Cause, snapshot: Snapshot) -> dict[str, Any]:
+    def _latch(self, cause: Cause, snapshot: Snapshot) -> None:
+        drill, by = self._sources.drill(), f"detector:{self._worker}"
+        if drill is not None and _is_drilled(snapshot, cause.scope, drill):
+            by = tripped_by(drill.drill, by)
+        at, name = datetime.now(UTC), self._sources.name()
+        latch = Latch(cause.scope, LatchKind.TRIP, cause.reason[:_REASON_LIMIT], by, at, name)
+        self._latching.kill_locally(latch)
+        # Only now: nothing about a record may stand in the way of the kill.
+        record = self._record(name, cause, snapshot)
+        if record is not None:
+            more = {"at": at.isoformat(), "by": by, "disarmed": False}
+            self._latching.keep_record(latch, json.dumps(record | more))
+
+    def _say_disarmed(self, cause: Cause, snapshot: Snapshot) -> None:
+        at, by, name = datetime.now(UTC).isoformat(), f"detector:{self._worker}", self._sources.name()
+        _log.error(DISARMED, scope=str(cause.scope), why=cause.reason)
+        entry = AuditEntry(
+            by=by,
+            role="",
+            action=DISARMED,
+            target=str(cause.scope),
+            reason=cause.reason[:_REASON_LIMIT],
+            changed={},
+            request_id="",
+            at=at,
+            evidence=name,
+        )
+        record = self._record(name, cause, snapshot)
+        more = {"at": at, "by": by, "disarmed": True}
+        self._latching.tell(entry, "" if record is None else json.dumps(record | more))
+
+    def _record(self, name: str, cause: Cause, snapshot: Snapshot) -> dict[str, Any] | None:
+        try:
+            return self._put_together(name, cause, snapshot)
+        except Exception:
+            # A boundary of its own: without its record a trip is still a trip.
+            _log.exception("trip_not_recorded", scope=str(cause.scope))
+            return None
+
+    def _put_together(self, name: str, cause: Cause, snapshot: Snapshot) -> dict[str, Any]:
         sources, now = self._sources, self._sources.clock()
         operation = cause.scope.name if cause.scope.kind is ScopeKind.OPERATION else None
         waiting = [
@@ -152,6 +180,18 @@ class Tripper:
         ]
         late = [*sources.noticed.late(operation), *waiting]
         return record_of(name, cause, Trouble(sources.noticed.failures(operation), late), snapshot, now)
+
+
+def _parts_of(snapshot: Snapshot, scope: Scope) -> list[Scope]:
+    """The operations under a scope that are on new and have a way back."""
+    return [
+        Scope(ScopeKind.OPERATION, plan.operation.name)
+        for plan in snapshot.plans.values()
+        if plan.effective
+        and plan.latch is None
+        and plan.stage is not Stage.COMPLETE
+        and covers(snapshot.definition, scope, plan.operation)
+    ]
 
 
 def _is_drilled(snapshot: Snapshot, scope: Scope, drill: DrillOrder) -> bool:

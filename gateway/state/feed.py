@@ -147,21 +147,24 @@ class PolicyFeed:
         """Reads Redis again without waiting for the poll."""
         self._read_now.set()
 
-    def kill_locally(self, latch: Latch, record: str = "") -> None:
-        """Latches at once in this process, then in the policy as soon as Redis takes it.
-
-        Args:
-            latch: What to latch.
-            record: JSON of what a detector saw. It is gone if this process ends before Redis took it.
-        """
+    def kill_locally(self, latch: Latch) -> None:
+        """Latches at once in this process, then in the policy as soon as Redis takes it."""
         if latch.scope in self._external or (self._policy is not None and latch.scope in self._policy.latches):
             return
         self._external[latch.scope] = latch
-        if record:
-            self._records[latch.scope] = record
         _log.warning("kill", scope=str(latch.scope), by=latch.by, reason=latch.reason)
         self._compile()
         self._store_now.set()
+
+    def keep_record(self, latch: Latch, record: str) -> None:
+        """Keeps what a detector saw, with its latch: right after `kill_locally`, before anything else runs.
+
+        Args:
+            latch: Which names the record.
+            record: JSON. It is gone if this process ends before Redis took it.
+        """
+        if self._external.get(latch.scope) == latch:
+            self._records[latch.scope] = record
 
     def tell(self, entry: AuditEntry, record: str) -> None:
         """Notes in the audit, once for all processes and ten minutes, what changed nothing, as soon as Redis takes it.

@@ -21,6 +21,11 @@ class ConsecutiveFailures:
         self._limit = limit
         self._within_s = within_s
 
+    @property
+    def since(self) -> float | None:
+        """When the first of those in a row was, or None."""
+        return self._at[0] if self._at else None
+
     def succeeded(self) -> None:
         """An answer came."""
         if self._at:

@@ -1,18 +1,25 @@
 -- Latches one scope. Needs no epoch: a kill is never refused for being late. Repeating it changes nothing.
 -- KEYS policy, audit, trips; ARGV scope, latch, channel, audit entry, record of the trip or '', how many are kept
+local function keep()
+  if ARGV[5] ~= '' and not redis.call('LPOS', KEYS[3], ARGV[5]) then
+    redis.call('LPUSH', KEYS[3], ARGV[5])
+    redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[6]) - 1)
+  end
+end
 local stored = redis.call('HGET', KEYS[1], 'epoch')
 if not stored then
   return {'ABSENT'}
 end
 if redis.call('HSETNX', KEYS[1], 'kill:' .. ARGV[1], ARGV[2]) == 0 then
+  -- The very same latch may have come back by a write-back, or by a call whose answer was lost: its record belongs here.
+  if redis.call('HGET', KEYS[1], 'kill:' .. ARGV[1]) == ARGV[2] then
+    keep()
+  end
   return {'SAME', tonumber(stored)}
 end
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'epoch', epoch, 'entry', ARGV[4])
-if ARGV[5] ~= '' then
-  -- Of replicas that trip at once the first one's record is kept: the one that the latch names.
-  redis.call('LPUSH', KEYS[3], ARGV[5])
-  redis.call('LTRIM', KEYS[3], 0, tonumber(ARGV[6]) - 1)
-end
+-- Of replicas that trip at once the first one's record is kept: the one that the latch names.
+keep()
 redis.call('PUBLISH', ARGV[3], epoch)
 return {'OK', epoch}

@@ -165,3 +165,32 @@ async def test_a_full_redis_changes_nothing_half_way(scene: Scene) -> None:
     with pytest.raises(RedisError):
         await store.kill(latch(), entry("kill"))
     assert await stored(scene) == policy()
+
+
+async def test_of_racing_trips_the_record_of_the_one_that_latched_is_kept(scene: Scene) -> None:
+    await scene.store().boot(policy(), entry())
+    trips = [replace(latch(), evidence=f"t{number}") for number in range(5)]
+    await asyncio.gather(*(scene.store().kill(trip, entry("trip"), f'{{"id": "{trip.evidence}"}}') for trip in trips))
+    (record,) = await scene.store().trips()
+    assert record["id"] == (await stored(scene)).latches[SCOPE_ALL].evidence
+
+
+async def test_a_record_comes_with_its_latch_though_a_write_back_brought_that_first(scene: Scene) -> None:
+    store, trip = scene.store(), replace(latch(), evidence="t1")
+    await store.boot(replace(policy(), latches={}), entry())
+    await store.kill(trip, entry("trip"))
+    assert await store.trips() == []
+    for _ in range(2):
+        # Twice, as after an answer that was lost.
+        await store.kill(trip, entry("trip"), '{"id": "t1"}')
+    await store.kill(replace(trip, evidence="t2"), entry("trip"), '{"id": "t2"}')
+    assert [record["id"] for record in await store.trips()] == ["t1"]
+
+
+async def test_what_changed_nothing_is_told_once_and_damaged_records_hide_no_others(scene: Scene) -> None:
+    store = scene.store()
+    for number in range(3):
+        await scene.store().tell(entry("trip_disarmed"), f'{{"id": "t{number}"}}')
+    await store.redis.lpush(store.keys.trips, "{", "[]", "7")
+    assert [record["id"] for record in await store.trips()] == ["t0"]
+    assert [item["action"] for item in (await store.audit(10))[0]] == ["trip_disarmed"]

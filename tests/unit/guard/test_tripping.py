@@ -22,10 +22,14 @@ STATUS = Scope(ScopeKind.OPERATION, "git.status")
 class Kept:
     """What a tripper wanted done."""
 
+    killed: list[Latch] = field(default_factory=list)
     latches: list[tuple[Latch, dict[str, Any]]] = field(default_factory=list)
     told: list[tuple[AuditEntry, dict[str, Any]]] = field(default_factory=list)
 
-    def kill_locally(self, latch: Latch, record: str = "") -> None:
+    def kill_locally(self, latch: Latch) -> None:
+        self.killed.append(latch)
+
+    def keep_record(self, latch: Latch, record: str) -> None:
         self.latches.append((latch, json.loads(record)))
 
     def tell(self, entry: AuditEntry, record: str) -> None:
@@ -83,6 +87,28 @@ def test_a_drill_is_named_in_the_trip_that_it_provoked() -> None:
     ((latch, record),) = kept.latches
     # The group moves as a whole, so the trip of one of its operations covers the one that is drilled.
     assert latch.by == record["by"] == "drill:d1:detector:gateway-0"
+
+
+def test_a_record_that_cannot_be_made_does_not_stand_in_the_way() -> None:
+    kept = Kept()
+
+    class Broken(Nothing):
+        def failures(self, _: str | None) -> list[Seen]:
+            raise RuntimeError("broken")
+
+    sources = Sources(lambda: snapshot(Stage.LIVE), lambda: None, Broken(), [], lambda: 9.0, str)
+    Tripper("gateway-0", kept, sources).trip(Cause(STATUS, "errors", "errors: all"))
+    assert [latch.scope for latch in kept.killed] == [STATUS]
+    assert kept.latches == []
+
+
+def test_what_has_a_way_back_takes_it_though_another_has_none() -> None:
+    kept = Kept()
+    stages = {name: at(Stage.COMPLETE) for name in MEMBERS} | {"ping": at(Stage.LIVE, 100)}
+    mixed = compile_snapshot(workspace(Writes.NONE), policy(stages))
+    tripper(kept, mixed).trip_all(Cause(SCOPE_ALL, "absence", "absence: ten"))
+    assert [str(latch.scope) for latch in kept.killed] == ["operation:ping"]
+    assert [entry.target for entry, _ in kept.told] == ["all"]
 
 
 def test_what_has_nothing_on_new_is_not_taken_out() -> None:

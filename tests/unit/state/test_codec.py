@@ -38,7 +38,7 @@ SHARES = st.integers(0, PPM_ALL).map(Ppm)
 SCOPES = st.just(SCOPE_ALL) | st.builds(Scope, st.sampled_from([ScopeKind.GROUP, ScopeKind.OPERATION]), NAMES)
 LATCHES = st.builds(
     Latch, SCOPES, st.sampled_from(LatchKind), st.text(max_size=20), st.text(max_size=20),
-    st.datetimes(min_value=datetime(2020, 1, 1), timezones=st.just(UTC)),
+    st.datetimes(min_value=datetime(2020, 1, 1), timezones=st.just(UTC)), st.none() | NAMES,
 )  # fmt: skip
 POLICIES = st.builds(
     Policy,
