@@ -93,6 +93,10 @@ class StoredPolicy:
         """See the port."""
         return await _ask_twice(lambda: self._store.audit(limit, cursor))
 
+    async def is_first(self, signature: str) -> bool:
+        """See the port."""
+        return await _ask(self._store.is_first(signature))
+
     async def trips(self) -> list[Document]:
         """See the port."""
         return await _ask_twice(self._store.trips)

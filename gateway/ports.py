@@ -279,7 +279,8 @@ class Observer(Protocol):
             operation: Its name, or None when no operation matched.
             side: Who answered, or None when no side was asked.
             outcome: How it ended.
-            seconds: From the end of its head to the end of the answer.
+            seconds: From when it was given to the side to the end of the answer (of an event stream, its first event),
+                without what the client took to send and to read.
             is_late: `late` was said of it before.
             blamed: Of a failure: its kind, a closed set of words; None of anything else.
             request_id: Of the request.

@@ -71,7 +71,7 @@ class Desk:
     def __init__(self, handlers: Handlers, authenticator: Authenticator) -> None:
         self._handlers = handlers
         self._authenticator = authenticator
-        self._signatures = Signatures(time.time)
+        self._signatures = Signatures(time.time, handlers.acts.store.is_first)
 
     def endpoint_for(self, methods: dict[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
         """The Starlette endpoint of one path."""
@@ -96,7 +96,7 @@ class Desk:
             content = await read_body(request)
             rules = self._handlers.acts.snapshot().definition.incidents
             secret = await asyncio.to_thread(secret_of, rules)
-            caller = self._signatures.check(signature, content, secret)
+            caller = await self._signatures.check(signature, content, secret)
             body = parse_model(content, endpoint.body)
         else:
             caller = await self._admit(endpoint, request)

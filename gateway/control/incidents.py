@@ -9,11 +9,12 @@ import hashlib
 import hmac
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.control.auth import Caller
+from gateway.control.ports import StoreUnavailableError
 from gateway.control.problems import Code, Refused
 from gateway.core.model import IncidentRules
 from gateway.core.plain_text import one_line
@@ -27,18 +28,23 @@ _SHORTEST: Final = 16
 
 
 class Signatures:
-    """Checks `Crossfade-Signature: t=<unix>,v1=<hex hmac-sha256(secret, t.body)>`; each counts once."""
+    """Checks `Crossfade-Signature: t=<unix>,v1=<hex hmac-sha256(secret, t.body)>`; each counts once.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Also over restarts and for several control processes; where Redis cannot be asked, for this one: an alert kills.
+    """
+
+    def __init__(self, clock: Callable[[], float], is_first: Callable[[str], Awaitable[bool]]) -> None:
         """Has seen none.
 
         Args:
             clock: Unix seconds.
+            is_first: Whether no process has seen a signature yet; may raise `StoreUnavailableError`.
         """
         self._clock = clock
+        self._is_first = is_first
         self._seen: OrderedDict[str, float] = OrderedDict()
 
-    def check(self, header: str, body: bytes, secret: bytes | None) -> Caller:
+    async def check(self, header: str, body: bytes, secret: bytes | None) -> Caller:
         """Who signed.
 
         Raises:
@@ -56,6 +62,12 @@ class Signatures:
         if found[2] in self._seen:
             raise _refused()
         self._seen[found[2]] = now
+        try:
+            is_first = await self._is_first(found[2])
+        except StoreUnavailableError:
+            is_first = True
+        if not is_first:
+            raise _refused()
         return Caller("incident", Role.OPERATOR)
 
 

@@ -70,6 +70,10 @@ class Store(Protocol):
         """Acts, newest first, and the cursor of the next page or None."""
         ...
 
+    async def is_first(self, signature: str) -> bool:
+        """Whether nobody has seen a signature before, within twice the time for which one counts."""
+        ...
+
     async def trips(self) -> list[Document]:
         """Records of trips, newest first; see `core.detect.record`."""
         ...

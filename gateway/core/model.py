@@ -253,6 +253,7 @@ class Operation:
         strict: Whether a killed read of a pending key is refused rather than answered stale.
         failure_codes: Problem codes in an answer that blame the side.
         comparison: How the answers of both sides are compared.
+        safety_net: Whether a read that new fails may be asked of old, where both work on one store.
     """
 
     name: str
@@ -265,6 +266,7 @@ class Operation:
     strict: bool = False
     failure_codes: frozenset[str] = frozenset()
     comparison: ComparisonRules = _PLAIN_COMPARISON
+    safety_net: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,10 +60,9 @@ class Run:
         "_exchange",
         "_finished",
         "_is_over",
-        "_is_paused",
         "_is_swallowing",
         "_passage",
-        "_status",
+        "_paused_at",
         "_wants_body",
         "_witness",
     )
@@ -74,10 +73,9 @@ class Run:
         self._body: bytes | None = None
         self._call: UpstreamCall | None = None
         self._is_over = False
-        self._is_paused = False
+        self._paused_at: float | None = None
         self._is_swallowing = False
         self._wants_body = False
-        self._status = 0
         self._witness: Witness | None = None
         self._finished = _Half.NONE
         exchange.run = self
@@ -104,8 +102,8 @@ class Run:
 
     def client_ready(self) -> None:
         """The client takes bytes again."""
-        if self._is_paused and self._call is not None:
-            self._is_paused = False
+        if self._paused_at is not None and self._call is not None:
+            self._count_pause()
             self._call.resume()
 
     def client_gone(self) -> None:
@@ -138,13 +136,16 @@ class Run:
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer."""
-        if status >= SERVER_ERROR and self._passage.falls_back(status=status):
+        passage = self._passage
+        passage.listen(status, headers)
+        passage.hear(body)
+        # Also one that says in words that it failed: the client has no byte of it yet.
+        if passage.has_failed() and passage.falls_back(status=status):
             self._try_old()
             return
-        fields = self._passage.answer_fields(status, headers, length)
+        fields = passage.answer_fields(status, headers, length)
         witness, self._witness = self._witness, None
-        self._passage.hear(body)
-        self._end(self._passage.outcome(status))
+        self._end(passage.outcome())
         self._exchange.answer(status, fields, body)
         # The client comes first.
         if witness is not None:
@@ -156,7 +157,8 @@ class Run:
             # What new says about it is read to its end and heard by nobody.
             self._is_swallowing = True
             return
-        self._status = status
+        self._passage.listen(status, headers)
+        self._passage.begin_answer(headers)
         self._exchange.start(status, self._passage.answer_fields(status, headers, length))
         if self._witness is not None:
             self._witness.head_received(status, headers)
@@ -173,8 +175,8 @@ class Run:
             self._passage.hear(data)
             if self._witness is not None:
                 self._witness.body_received(data)
-        if exchange.is_write_paused and not self._is_paused and self._call is not None:
-            self._is_paused = True
+        if exchange.is_write_paused and self._paused_at is None and self._call is not None:
+            self._paused_at = self._passage.now()
             self._call.pause()
 
     def answer_completed(self, trailers: Headers) -> None:
@@ -185,7 +187,7 @@ class Run:
         if trailers:
             self._exchange.trailers = trailers_to_client(trailers)
         witness, self._witness = self._witness, None
-        self._end(self._passage.outcome(self._status))
+        self._end(self._passage.outcome())
         self._exchange.write(b"", more=False)
         if witness is not None:
             witness.answer_completed()
@@ -316,9 +318,15 @@ class Run:
         # Else the two would hold each other until the garbage collector comes: memory that is used anew for every
         # request is memory that is never in the processor's cache.
         self._exchange.run = None
+        self._count_pause()
         is_gone = outcome is Outcome.CLIENT_GONE
         self._lose_witness(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
         self._passage.ended(outcome)
+
+    def _count_pause(self) -> None:
+        if self._paused_at is not None:
+            self._passage.client_waited(self._passage.now() - self._paused_at)
+            self._paused_at = None
 
     def _lose_witness(self, why: Unmirrored) -> None:
         if self._witness is not None:

@@ -182,7 +182,7 @@ class _Carrier:
             await self._relay(response)
         finally:
             response.close()
-        return passage.outcome(response.status)
+        return passage.outcome()
 
     # --- the request's body ---
 
@@ -211,8 +211,11 @@ class _Carrier:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         more = True
+        passage = self._passage
         while more:
+            asked_at = passage.now()
             message = await self._receive()
+            passage.client_waited(passage.now() - asked_at)
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             more = message.get("more_body", False)
@@ -250,7 +253,10 @@ class _Carrier:
 
     async def _relay(self, response: UpstreamResponse) -> None:
         length = response.length
-        headers = self._passage.answer_fields(response.status, response.headers, length)
+        passage = self._passage
+        passage.listen(response.status, response.headers)
+        passage.begin_answer(response.headers)
+        headers = passage.answer_fields(response.status, response.headers, length)
         if self._exchange is None and response.status == _NOT_MODIFIED:
             # Other servers take the length of a 304 at its word, miss the body and drop the connection.
             headers = [item for item in headers if item[0] != b"content-length"]
@@ -262,8 +268,10 @@ class _Carrier:
         while piece := await response.read():
             if length is not None:
                 length -= len(piece)
+            passage.hear(piece)
+            sent_at = passage.now()
             await self._send({"type": "http.response.body", "body": piece, "more_body": length != 0})
-            self._passage.hear(piece)
+            passage.client_waited(passage.now() - sent_at)
             if witness is not None:
                 witness.body_received(piece)
             if length == 0:

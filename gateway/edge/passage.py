@@ -93,7 +93,8 @@ class Passage:
         body_limit: Largest body that is forwarded; None: any.
         side: Who answers; None until decided.
         key: The request's key, or None.
-        began: Monotonic seconds, when its head was complete.
+        began: Monotonic seconds, when it was given to its side; before that, when its head was complete.
+        has_begun: Whether its answer comes already, in pieces.
         is_late: It was counted as too slow while it waited.
         taker: Takes the request back from new where its answer has not begun; whoever carries it sets it.
     """
@@ -102,12 +103,16 @@ class Passage:
         "_arrival",
         "_blamed",
         "_body",
+        "_client_s",
         "_doubts",
         "_facts",
+        "_first_at",
         "_has_fallen_back",
         "_incoming",
         "_is_confirmed",
+        "_is_failed",
         "_is_mcp",
+        "_is_stream",
         "_is_told_by_header",
         "_listener",
         "_plan",
@@ -116,9 +121,11 @@ class Passage:
         "_rpc",
         "_snapshot",
         "_spent_s",
+        "_status",
         "_trusted",
         "began",
         "body_limit",
+        "has_begun",
         "is_late",
         "key",
         "side",
@@ -139,7 +146,13 @@ class Passage:
         self._is_confirmed = False
         self._listener: Listener | None = None
         self._blamed: str | None = None
+        self._client_s = 0.0
+        self._first_at: float | None = None
+        self._is_failed = False
+        self._is_stream = False
         self._spent_s = 0.0
+        self._status = 0
+        self.has_begun = False
         self._trusted = False
         self._snapshot: Snapshot | None = None
         self._incoming: Incoming | None = None
@@ -352,6 +365,7 @@ class Passage:
             or (plan.group.writes is not Writes.SHARED and not self._is_taken_out)
             or plan.stage is Stage.COMPLETE
             or not self._plane.settings.safety_net
+            or not plan.operation.safety_net
             or not self._is_read_for_sure
         ):
             return False
@@ -361,7 +375,7 @@ class Passage:
             return False
         if error is not None:
             self._blamed = error.code.value
-        else:
+        elif self._blamed is None:
             self._blamed = _TAKEN_BACK if status is None else f"status {status}"
         self._observe(Outcome.FAILURE, now)
         self._blamed = None
@@ -417,6 +431,10 @@ class Passage:
         op_class = plan.operation.op_class if plan is not None else snapshot.definition.default.op_class
         is_read = op_class is OperationClass.READ
         on_new = self._plane.on_new
+        # From here on it is the side's time; what a client took to send its body was its own.
+        self.began = self._plane.clock.monotonic()
+        self._client_s, self._first_at, self.has_begun = 0.0, None, False
+        self._status, self._is_failed, self._is_stream = 0, False, False
         if self.side is Side.NEW:
             on_new.add(self)
         elif on_new:
@@ -534,10 +552,6 @@ class Passage:
             headers: As the side sent them.
             length: As `UpstreamResponse.length`.
         """
-        if status >= SERVER_ERROR:
-            self._blamed = f"status {status}"
-        elif self._plan is not None and self._plan.operation.failure_codes:
-            self._listen(status, headers, self._plan.operation.failure_codes)
         fields = to_client(headers, self._own_fields(), date=self._plane.clock.date())
         if self._arrival.method == "HEAD" or status == _NOT_MODIFIED:
             # The length of the body that a GET would have had; RFC 9110 §8.6.
@@ -548,25 +562,57 @@ class Passage:
             fields += announced_trailers(headers)
         return fields
 
-    def _listen(self, status: int, headers: Headers, codes: frozenset[str]) -> None:
-        if is_listened_to(status, is_mcp=self._is_mcp):
-            self._listener = Listener(status, headers, codes, is_mcp=self._is_mcp)
+    def listen(self, status: int, headers: Headers) -> None:
+        """Begins to listen to an answer: whether it says a failure, and, of a stream, when its first event comes."""
+        self._listener = None
+        self._status = status
+        if status >= SERVER_ERROR:
+            self._blamed = f"status {status}"
+            return
+        plan = self._plan
+        if plan is not None and plan.operation.failure_codes and is_listened_to(status, is_mcp=self._is_mcp):
+            self._listener = Listener(status, headers, plan.operation.failure_codes, is_mcp=self._is_mcp)
+
+    def begin_answer(self, headers: Headers) -> None:
+        """The answer comes in pieces: new is not silent, and a stream is as fast as its first event."""
+        self.has_begun = True
+        self._is_stream = any(
+            name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers
+        )
 
     def hear(self, data: bytes) -> None:
         """Takes a piece of the answer's body, as it goes to the client."""
         if self._listener is not None:
             self._listener.hear(data)
+        if self._is_stream and self._first_at is None:
+            self._first_at = self._plane.clock.monotonic()
+            # How long it goes on says nothing about new.
+            self._plane.on_new.discard(self)
 
-    def outcome(self, status: int) -> Outcome:
-        """How the request ended, now that its answer is complete."""
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._plane.clock.monotonic()
+
+    def client_waited(self, seconds: float) -> None:
+        """The exchange stood still because of the client, who sends or reads slowly: no time of the side's."""
+        self._client_s += seconds
+
+    def has_failed(self) -> bool:
+        """Whether the answer, which is complete, is a failure of the side's."""
+        if self._status >= SERVER_ERROR:
+            return True
         if self._listener is not None:
-            code = self._listener.failure()
+            code, self._listener = self._listener.failure(), None
             if code is not None:
                 self._blamed = code
-                return Outcome.FAILURE
-        if status >= SERVER_ERROR:
+                self._is_failed = True
+        return self._is_failed
+
+    def outcome(self) -> Outcome:
+        """How the request ended, now that its answer is complete."""
+        if self.has_failed():
             return Outcome.FAILURE
-        return Outcome.CLIENT_ERROR if status >= _CLIENT_ERROR else Outcome.OK
+        return Outcome.CLIENT_ERROR if self._status >= _CLIENT_ERROR else Outcome.OK
 
     def interim_fields(self, headers: Headers) -> Headers:
         """The fields of an interim answer for the client."""
@@ -657,11 +703,13 @@ class Passage:
 
     def _observe(self, outcome: Outcome, now: float) -> None:
         blamed = (self._blamed or _BROKEN_OFF) if outcome is Outcome.FAILURE else None
+        if self._first_at is not None:
+            now = self._first_at
         self._plane.observer.answered(
             self.operation,
             self.side,
             outcome,
-            now - self.began,
+            max(0.0, now - self.began - self._client_s),
             is_late=self.is_late,
             blamed=blamed,
             request_id=self._request_id,

@@ -29,10 +29,12 @@ class OnNew(Protocol):
     Attributes:
         began: Monotonic seconds.
         is_late: It was counted as too slow already.
+        has_begun: Its answer comes already.
     """
 
     began: float
     is_late: bool
+    has_begun: bool
 
     @property
     def operation(self) -> str | None:

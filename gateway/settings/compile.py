@@ -225,6 +225,7 @@ def _operation(name: str, shape: OperationShape, group: str, findings: Findings,
         deadlines=_deadlines(shape.deadline_s, shape.deadlines, here, findings, around),
         body_limit_bytes=shape.body_limit,
         strict=shape.strict,
+        safety_net=shape.safety_net,
         failure_codes=frozenset(_each(_failure_code, shape.failure_codes, (*here, "failure_codes"), findings)),
         comparison=_comparison(shape.compare, (*here, "compare"), findings),
     )

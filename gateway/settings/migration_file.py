@@ -137,6 +137,7 @@ class OperationShape(Shape):
     body_limit: Bytes = 1 << 20
     strict: bool = False
     failure_codes: list[str] = Field(default_factory=list)
+    safety_net: bool = True
     compare: CompareShape = CompareShape()
 
 

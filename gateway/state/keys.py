@@ -41,6 +41,10 @@ class Keys:
         """String: when an alarm was told; absent once it may be told again."""
         return f"cf:{self.migration}:told:{action}:{target}"
 
+    def signature(self, digest: str) -> str:
+        """String: there while a signature may not be used again."""
+        return f"cf:{self.migration}:signature:{digest}"
+
     def notified(self, target: str) -> str:
         """String: the audit entry that a target of notifications was told last."""
         return f"cf:{self.migration}:notified:{target}"

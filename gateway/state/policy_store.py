@@ -26,6 +26,7 @@ SHOUT_S: Final = 10
 STRAYS_LIMIT: Final = 10
 TRIPS_KEPT: Final = 200
 TOLD_FOR_S: Final = 600
+SIGNATURES_KEPT_S: Final = 900
 _SCAN_STEP: Final = 1000
 
 Fields = dict[bytes, bytes]
@@ -160,6 +161,10 @@ class PolicyStore:
     async def shout(self, latch: Latch) -> None:
         """Sets the break-glass key of a scope for a moment: every feed sees it, even where there is no policy."""
         await self.redis.set(self.keys.break_glass(latch.scope), latch.reason, ex=SHOUT_S)
+
+    async def is_first(self, signature: str) -> bool:
+        """Whether a signature was not seen before."""
+        return bool(await self.redis.set(self.keys.signature(signature), b"1", ex=SIGNATURES_KEPT_S, nx=True))
 
     async def trips(self) -> list[dict[str, Any]]:
         """Records of trips, newest first; damaged ones are left out."""

@@ -88,7 +88,7 @@ def _requests(operations: Mapping[str, Any]) -> Iterator[Metric]:
     )
     seconds = HistogramMetricFamily(
         "crossfade_request_seconds",
-        "From the end of a request's head to the end of the side's answer; bucket bounds hold within 4 %.",
+        "What the side took to the end of its answer, or to a stream's first event; bucket bounds hold within 4 %.",
         labels=["operation", "side"],
     )
     for operation, sides in sorted(operations.items()):

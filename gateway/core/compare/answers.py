@@ -238,10 +238,14 @@ def is_same(left: Answer, right: Answer, headers: Iterable[str]) -> bool:
     return all(values_of(left.headers, name) == values_of(right.headers, name) for name in names)
 
 
+_ERROR_LIMIT_BYTES: Final = 256 * 1024
+"""Errors are short, also unpacked: this is asked of answers on the way of requests."""
+
+
 def error_code(answer: Answer, *, is_mcp: bool) -> str | None:
     """The code of the error that an answer says, or None: it says none, or nothing that can be read."""
     try:
-        body = decoded(answer.body, answer.headers)
+        body = decoded(answer.body, answer.headers, _ERROR_LIMIT_BYTES)
     except UndecodableError:
         return None
     return code_of(_value(body, answer.headers, is_mcp=is_mcp).content)

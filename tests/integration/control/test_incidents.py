@@ -99,3 +99,22 @@ async def test_without_a_scope_in_the_file_alerts_are_refused(desk: Desk) -> Non
     answer = await desk.ask("POST", "/v1/incidents", FIRING, by="operator")
     assert (answer.status_code, answer.json()["rule"]) == (422, "no_incidents")
     assert (await send(desk, FIRING)).status_code == 401
+
+
+async def test_a_signature_counts_once_over_restarts_of_control_and_alerts_kill_without_redis(
+    tmp_path: Path, incident_redis: RedisProcess
+) -> None:
+    file = tmp_path / "incident.secret"
+    file.write_bytes(SECRET)
+    content = migration(incidents={"scope": "group:store", "secret_file": str(file)})
+    body = json.dumps(FIRING).encode()
+    headers = signed(body)
+    async with desk_on(incident_redis, tmp_path, content) as desk:
+        assert (await desk.client.post("/v1/incidents", content=body, headers=headers)).status_code == 200
+    async with desk_on(incident_redis, tmp_path, content) as desk:
+        again = await desk.client.post("/v1/incidents", content=body, headers=headers)
+        assert (again.status_code, again.json()["code"]) == (401, "token_required")
+        incident_redis.stop()
+        late = await send(desk, {"reason": "while Redis is away"})
+        assert (late.status_code, late.json()["code"]) == (503, "policy_unavailable")
+        assert "it is kept and stored as soon as possible" in late.json()["detail"]
