@@ -223,6 +223,7 @@ class DataPlane:
             self._drill_switched,
         )
         self.state.feed.subscribe(self._drill.policy_changed)
+        self.state.feed.subscribe(tripper.policy_changed)
         self._plane.floor = AbsenceFloor(time.monotonic, tripper.trip_all)
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"

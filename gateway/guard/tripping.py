@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 import structlog
 
 from gateway.core.audit import AuditEntry
-from gateway.core.detect.record import Cause, Seen, Trouble, record_of
+from gateway.core.detect.record import Cause, Seen, Trouble, part_of, record_of
 from gateway.core.drill import DrillOrder, tripped_by
 from gateway.core.kills import kill_is_lossless
 from gateway.core.model import SCOPE_ALL, Latch, LatchKind, Scope, ScopeKind, Stage
@@ -21,6 +21,7 @@ from gateway.ports import Clock
 DISARMED: Final = "trip_disarmed"
 """What the audit calls a trip that did not happen: in `complete` there is no way back."""
 _REASON_LIMIT: Final = 500
+_RECENT: Final = timedelta(seconds=60)
 
 _log = structlog.get_logger("crossfade.guard")
 
@@ -34,6 +35,10 @@ class Latching(Protocol):
 
     def keep_record(self, latch: Latch, record: str) -> None:
         """Keeps what was seen, with a latch that was just given."""
+        ...
+
+    def add_part(self, trip: str, part: str) -> None:
+        """Adds what this worker saw to the record of a trip that another one made."""
         ...
 
     def tell(self, entry: AuditEntry, record: str) -> None:
@@ -105,6 +110,7 @@ class Tripper:
         self._worker = worker
         self._latching = latching
         self._sources = sources
+        self._known: set[str] = set()
 
     def trip(self, cause: Cause) -> None:
         """Takes new out: here at once, everywhere as soon as Redis takes it."""
@@ -128,6 +134,26 @@ class Tripper:
             return
         assert cause.scope == SCOPE_ALL
         self.trip(cause)
+
+    def policy_changed(self) -> None:
+        """Somebody may have tripped: adds what this worker saw to the record."""
+        snapshot = self._sources.snapshot()
+        if snapshot is None:
+            return
+        trips = {latch.evidence: latch for latch in snapshot.latches.values() if latch.evidence is not None}
+        news = trips.keys() - self._known
+        self._known &= trips.keys()
+        self._known |= news
+        for name in news:
+            latch = trips[name]
+            # What is in force since before this worker began is not its business either.
+            if latch.by.endswith(f"detector:{self._worker}") or datetime.now(UTC) - latch.at > _RECENT:
+                continue
+            now = self._sources.clock()
+            operation = latch.scope.name if latch.scope.kind is ScopeKind.OPERATION else None
+            part = part_of(self._trouble(operation, now, is_silent=False), now - _RECENT.total_seconds())
+            if part["failed"] or part["slowest"]:
+                self._latching.add_part(name, json.dumps(part))
 
     def _latch(self, cause: Cause, snapshot: Snapshot) -> None:
         drill, by = self._sources.drill(), f"detector:{self._worker}"
@@ -169,17 +195,21 @@ class Tripper:
             return None
 
     def _put_together(self, name: str, cause: Cause, snapshot: Snapshot) -> dict[str, Any]:
-        sources, now = self._sources, self._sources.clock()
+        now = self._sources.clock()
         operation = cause.scope.name if cause.scope.kind is ScopeKind.OPERATION else None
+        trouble = self._trouble(operation, now, is_silent=cause.signal == "silence")
+        return record_of(name, cause, trouble, snapshot, now)
+
+    def _trouble(self, operation: str | None, now: float, *, is_silent: bool) -> Trouble:
+        sources = self._sources
         waiting = [
             Seen(now, "", now - request.began, request.request_id.decode("latin-1"), has_ended=False)
             for request in tuple(sources.on_new)
             if request.operation is not None
             and operation in (None, request.operation)
-            and (request.is_late or cause.signal == "silence")
+            and (request.is_late or is_silent)
         ]
-        late = [*sources.noticed.late(operation), *waiting]
-        return record_of(name, cause, Trouble(sources.noticed.failures(operation), late), snapshot, now)
+        return Trouble(sources.noticed.failures(operation), [*sources.noticed.late(operation), *waiting])
 
 
 def _parts_of(snapshot: Snapshot, scope: Scope) -> list[Scope]:

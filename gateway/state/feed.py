@@ -87,7 +87,7 @@ class PolicyFeed:
         self._origin = SnapshotOrigin.REDIS
         self._external: dict[Scope, Latch] = {}
         self._records: dict[Scope, str] = {}
-        self._untold: deque[tuple[AuditEntry, str]] = deque(maxlen=_UNTOLD)
+        self._untold: deque[Callable[[], Awaitable[None]]] = deque(maxlen=_UNTOLD)
         self._stored_at: dict[Scope, int] = {}
         self._keys_set: frozenset[Scope] = frozenset()
         self._kill_note: KillNote | None = None
@@ -173,7 +173,12 @@ class PolicyFeed:
             entry: Its action and target say whether it was noted before.
             record: JSON of what a detector saw.
         """
-        self._untold.append((entry, record))
+        self._untold.append(lambda: self._store.tell(entry, record))
+        self._store_now.set()
+
+    def add_part(self, trip: str, part: str) -> None:
+        """Adds what this process saw to the record of a trip that another one made, as soon as Redis takes it."""
+        self._untold.append(lambda: self._store.add_part(trip, self._settings.process, part))
         self._store_now.set()
 
     async def kill(self, latch: Latch, entry: AuditEntry) -> Epoch | None:
@@ -397,8 +402,11 @@ class PolicyFeed:
                     self._records.pop(latch.scope, None)
                     self._read_now.set()
                 while self._untold:
-                    await asyncio.shield(self._store.tell(*self._untold[0]))
-                    self._untold.popleft()
+                    telling = self._untold[0]
+                    await asyncio.shield(telling())
+                    # Where others have pushed it out meanwhile, the first is not this one.
+                    if self._untold and self._untold[0] is telling:
+                        self._untold.popleft()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _RETRY_LAST_S)
             self._store_now.set()

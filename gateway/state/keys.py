@@ -37,6 +37,10 @@ class Keys:
         """List: JSON of what detectors saw when they tripped, newest first."""
         return f"cf:{self.migration}:trips"
 
+    def trip_parts(self, trip: str) -> str:
+        """Hash: worker -> JSON of what it saw, for a trip that another one made."""
+        return f"cf:{self.migration}:trips:{trip}"
+
     def told(self, action: str, target: str) -> str:
         """String: when an alarm was told; absent once it may be told again."""
         return f"cf:{self.migration}:told:{action}:{target}"

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any, Final, cast
 
 from gateway.core.audit import AuditEntry
+from gateway.core.detect.record import with_parts
 from gateway.core.model import Epoch, Latch, Policy, Scope
 from gateway.errors import PolicyAbsentError, StaleEpochError
 from gateway.state.codec import CodecError, decode_fields, decode_policy, encode_body, encode_latch, encode_policy
@@ -25,6 +26,7 @@ OFFERS_LIFE_S: Final = 30
 SHOUT_S: Final = 10
 STRAYS_LIMIT: Final = 10
 TRIPS_KEPT: Final = 200
+PARTS_KEPT_S: Final = 90 * 86_400
 TOLD_FOR_S: Final = 600
 SIGNATURES_KEPT_S: Final = 900
 _SCAN_STEP: Final = 1000
@@ -167,14 +169,32 @@ class PolicyStore:
         return bool(await self.redis.set(self.keys.signature(signature), b"1", ex=SIGNATURES_KEPT_S, nx=True))
 
     async def trips(self) -> list[dict[str, Any]]:
-        """Records of trips, newest first; damaged ones are left out."""
-        found = []
+        """Records of trips with what all workers saw, newest first; what is damaged is left out."""
+        records = []
         for text in cast("list[bytes]", await self.redis.lrange(self.keys.trips, 0, TRIPS_KEPT - 1)):
             with suppress(ValueError):
                 record = json.loads(text)
                 if isinstance(record, dict) and "id" in record:
-                    found.append(record)
+                    records.append(record)
+        pipeline = self.redis.pipeline(transaction=False)
+        for record in records:
+            pipeline.hvals(self.keys.trip_parts(str(record["id"])))
+        found = []
+        for record, texts in zip(records, await pipeline.execute() if records else [], strict=True):
+            whole = record
+            for text in texts:
+                with suppress(ValueError, KeyError, TypeError):
+                    whole = with_parts(whole, [json.loads(text)])
+            found.append(whole)
         return found
+
+    async def add_part(self, trip: str, worker: str, part: str) -> None:
+        """Adds what a worker saw to the record of a trip that another one made."""
+        key = self.keys.trip_parts(trip)
+        pipeline = self.redis.pipeline(transaction=True)
+        pipeline.hset(key, worker, part)
+        pipeline.expire(key, PARTS_KEPT_S)
+        await pipeline.execute()
 
     async def record(self, entry: AuditEntry) -> None:
         """Adds an audit entry for something that changed no policy."""

@@ -115,10 +115,6 @@ def record_of(name: str, cause: Cause, trouble: Trouble, snapshot: Snapshot, now
         now: Monotonic seconds, of the clock of `cause` and `trouble`.
     """
     since = cause.since if cause.since is not None else now
-    failures = [seen for seen in trouble.failures if seen.at >= since]
-    late = [seen for seen in trouble.late if seen.at >= since or not seen.has_ended]
-    slowest = sorted([*failures, *late], key=lambda seen: -seen.seconds)[:_SLOWEST]
-    kinds = Counter(seen.kind for seen in failures).most_common(_KINDS)
     return {
         "id": name,
         "signal": cause.signal,
@@ -133,11 +129,7 @@ def record_of(name: str, cause: Cause, trouble: Trouble, snapshot: Snapshot, now
         },
         "baseline": _baseline(cause),
         "workers": {"heard": cause.workers, "blind": cause.blind, "alone": cause.is_alone},
-        "error_kinds": [{"kind": kind, "n": n} for kind, n in kinds],
-        "failed": [seen.request_id for seen in failures[-_EXAMPLES:]],
-        "slowest": [
-            {"request_id": seen.request_id, "ms": _ms(seen.seconds), "ended": seen.has_ended} for seen in slowest
-        ],
+        **part_of(trouble, since),
         "policy_before": {
             "epoch": snapshot.epoch,
             "kills": [str(scope) for scope in snapshot.latches],
@@ -151,6 +143,44 @@ def record_of(name: str, cause: Cause, trouble: Trouble, snapshot: Snapshot, now
                 if covers(snapshot.definition, cause.scope, plan.operation)
             },
         },
+    }
+
+
+def part_of(trouble: Trouble, since: float) -> dict[str, Any]:
+    """What one worker saw go wrong, fit for JSON.
+
+    Args:
+        trouble: All of it.
+        since: Only what ended later, or still waits; monotonic seconds.
+    """
+    failures = [seen for seen in trouble.failures if seen.at >= since]
+    late = [seen for seen in trouble.late if seen.at >= since or not seen.has_ended]
+    kinds = Counter(seen.kind for seen in failures).most_common(_KINDS)
+    slowest = sorted([*failures, *late], key=lambda seen: -seen.seconds)[:_SLOWEST]
+    return {
+        "error_kinds": [{"kind": kind, "n": n} for kind, n in kinds],
+        "failed": [seen.request_id for seen in failures[-_EXAMPLES:]],
+        "slowest": [
+            {"request_id": seen.request_id, "ms": _ms(seen.seconds), "ended": seen.has_ended} for seen in slowest
+        ],
+    }
+
+
+def with_parts(record: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A record with what other workers saw: each sees the requests that came to it alone."""
+    kinds: Counter[str] = Counter()
+    failed: list[str] = []
+    slowest: list[dict[str, Any]] = []
+    for part in (record, *parts):
+        for found in part["error_kinds"]:
+            kinds[found["kind"]] += found["n"]
+        failed += part["failed"]
+        slowest += part["slowest"]
+    return {
+        **record,
+        "error_kinds": [{"kind": kind, "n": n} for kind, n in kinds.most_common(_KINDS)],
+        "failed": failed[:_EXAMPLES],
+        "slowest": sorted(slowest, key=lambda slow: -slow["ms"])[:_SLOWEST],
     }
 
 

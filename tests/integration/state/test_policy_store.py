@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
@@ -185,6 +186,17 @@ async def test_a_record_comes_with_its_latch_though_a_write_back_brought_that_fi
         await store.kill(trip, entry("trip"), '{"id": "t1"}')
     await store.kill(replace(trip, evidence="t2"), entry("trip"), '{"id": "t2"}')
     assert [record["id"] for record in await store.trips()] == ["t1"]
+
+
+async def test_a_record_holds_what_other_workers_saw(scene: Scene) -> None:
+    store = scene.store()
+    await store.boot(policy(), entry())
+    record = {"id": "t1", "error_kinds": [{"kind": "status 500", "n": 1}], "failed": ["a"], "slowest": []}
+    await store.kill(replace(latch(), evidence="t1"), entry("trip"), json.dumps(record))
+    await store.add_part("t1", "gateway-1", json.dumps(record | {"failed": ["b"]}))
+    await store.add_part("t1", "gateway-2", "{}")
+    (found,) = await store.trips()
+    assert (found["error_kinds"], found["failed"]) == ([{"kind": "status 500", "n": 2}], ["a", "b"])
 
 
 async def test_what_changed_nothing_is_told_once_and_damaged_records_hide_no_others(scene: Scene) -> None:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pytest
 
 from gateway.core.audit import AuditEntry
 from gateway.core.detect.record import Cause, Seen
 from gateway.core.drill import DrillOrder, Fault
-from gateway.core.model import SCOPE_ALL, Latch, LatchKind, Ppm, Scope, ScopeKind, Stage, Writes
+from gateway.core.model import (
+    SCOPE_ALL,
+    Latch,
+    LatchKind,
+    OperationPolicy,
+    Ppm,
+    Scope,
+    ScopeKind,
+    Stage,
+    Writes,
+)
 from gateway.core.snapshot import Snapshot, compile_snapshot
 from gateway.guard.tripping import DISARMED, Sources, Tripper
 from tests.unit.core.migrations import at, policy, workspace
@@ -23,6 +36,7 @@ class Kept:
     """What a tripper wanted done."""
 
     killed: list[Latch] = field(default_factory=list)
+    parts: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     latches: list[tuple[Latch, dict[str, Any]]] = field(default_factory=list)
     told: list[tuple[AuditEntry, dict[str, Any]]] = field(default_factory=list)
 
@@ -31,6 +45,9 @@ class Kept:
 
     def keep_record(self, latch: Latch, record: str) -> None:
         self.latches.append((latch, json.loads(record)))
+
+    def add_part(self, trip: str, part: str) -> None:
+        self.parts.append((trip, json.loads(part)))
 
     def tell(self, entry: AuditEntry, record: str) -> None:
         self.told.append((entry, json.loads(record)))
@@ -118,3 +135,36 @@ def test_what_has_nothing_on_new_is_not_taken_out() -> None:
     assert kept.latches == []
     tripper(kept, snapshot(Stage.LIVE)).trip_all(Cause(SCOPE_ALL, "absence", "absence: ten"))
     assert [latch.scope for latch, _ in kept.latches] == [SCOPE_ALL]
+
+
+def tripped(by: str, at: datetime) -> Snapshot:
+    latch = Latch(STATUS, LatchKind.TRIP, "errors: all", by, at, "t9")
+    return compile_snapshot(
+        workspace(Writes.NONE), policy({name: at_live() for name in MEMBERS}), external={STATUS: latch}
+    )
+
+
+def at_live() -> OperationPolicy:
+    return at(Stage.LIVE, 25)
+
+
+@pytest.mark.parametrize(
+    ("by", "age_s", "wanted"),
+    [
+        ("detector:gateway-1", 0, 1),
+        ("drill:d1:detector:gateway-1", 0, 1),
+        ("detector:gateway-0", 0, 0),
+        ("detector:gateway-1", 3600, 0),
+    ],
+)
+def test_what_this_worker_saw_is_added_once_to_the_trip_of_another(by: str, age_s: int, wanted: int) -> None:
+    kept, found = Kept(), tripped(by, datetime.now(UTC) - timedelta(seconds=age_s))
+
+    class Some(Nothing):
+        def failures(self, _: str | None) -> list[Seen]:
+            return [Seen(8.0, "status 500", 0.5, "r1")]
+
+    made = Tripper("gateway-0", kept, Sources(lambda: found, lambda: None, Some(), [], lambda: 9.0, str))
+    made.policy_changed()
+    made.policy_changed()
+    assert [(trip, part["failed"]) for trip, part in kept.parts] == [("t9", ["r1"])] * wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.core.detect.cusum import Excursion
-from gateway.core.detect.record import Baseline, Cause, Seen, Trouble, record_of
+from gateway.core.detect.record import Baseline, Cause, Seen, Trouble, part_of, record_of, with_parts
 from gateway.core.model import SCOPE_ALL, Scope, ScopeKind, Stage, Writes
 from gateway.core.snapshot import compile_snapshot
 from tests.unit.core.migrations import at, policy, workspace
@@ -76,6 +76,16 @@ def test_a_fault_that_old_shares_is_said() -> None:
         "p95_ms": None,
         "shared_fault": False,
     }
+
+
+def test_what_other_workers_saw_is_added() -> None:
+    record = record_of("t1", ERRORS, Trouble([failed(101.0, name="mine", seconds=0.2)]), SNAPSHOT, 104.0)
+    other = part_of(Trouble([failed(1.0, name="theirs", seconds=0.9), failed(2.0, "timeout")]), 0.0)
+    whole = with_parts(record, [other])
+    assert whole["error_kinds"] == [{"kind": "status 500", "n": 2}, {"kind": "timeout", "n": 1}]
+    assert whole["failed"][:2] == ["mine", "theirs"]
+    assert [slow["request_id"] for slow in whole["slowest"]] == ["theirs", "mine", "r"]
+    assert whole["reason"] == record["reason"]
 
 
 def test_a_hard_floor_has_no_statistics() -> None:
