@@ -288,7 +288,7 @@ class Handlers:
         if snapshot.plans[name].operation.op_class is OperationClass.WRITE:
             raise Refused(Code.RULE_VIOLATION, f"{name} is a write; only reads are compared", rule="mirror_reads_only")
         version, relaxed = await self._accepted()
-        after = changed_noise(name, body, relaxed, self._parts.counters.totals())
+        after = changed_noise(snapshot.plans[name].operation, body, relaxed, self._parts.counters.totals())
         try:
             await self.acts.note(call.order, "noise", f"{name}: {body.reason}")
             if not await self._parts.noise.replace(version, {**relaxed, name: after}):

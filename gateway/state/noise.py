@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, Final, cast
 
+from gateway.core.compare.names import DATA
 from gateway.core.compare.rules import PathError, Relax, split_path
 from gateway.state.connect import RedisClient
 from gateway.state.keys import Keys
+
+_FIRST: Final = 1
+_FORMAT: Final = 2
+_OLD_DATA: Final = re.compile(r"(?<=\.)\*(?=[.\[]|$)")
 
 Relaxed = Mapping[str, Mapping[str, Relax]]
 """By operation and path."""
@@ -59,19 +65,26 @@ class NoiseStore:
         after = AcceptedNoise(before.version + 1, {name: paths for name, paths in relaxed.items() if paths})
         document = {
             "version": after.version,
-            "relaxed": {name: {path: relax.value for path, relax in paths.items()} for name, paths in relaxed.items()},
+            "format": _FORMAT,
+            "relaxed": {name: {path: relax.words for path, relax in paths.items()} for name, paths in relaxed.items()},
         }
         done = await self._accept(keys=[self._key], args=[before.version, json.dumps(document)])
         return after if done else None
 
 
 def _relaxed(document: dict[str, Any]) -> Relaxed:
+    is_first = document.get("format", _FIRST) == _FIRST
+    if document.get("format", _FIRST) not in (_FIRST, _FORMAT):
+        raise ValueError("written by a later version")
     relaxed: dict[str, dict[str, Relax]] = {}
     for name, paths in document["relaxed"].items():
-        for path, relax in paths.items():
+        for path, said in paths.items():
+            # The first format knew one relaxation a part, and wrote `*` for names that may be data.
+            words = [said] if is_first else said
+            path = _OLD_DATA.sub(DATA, path) if is_first else path
             try:
                 split_path(path)
             except PathError:
                 continue
-            relaxed.setdefault(name, {})[path] = Relax(relax)
+            relaxed.setdefault(name, {})[path] = Relax.of(words)
     return relaxed

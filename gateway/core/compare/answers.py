@@ -13,9 +13,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 from gateway.core.compare.content import UndecodableError, decoded, events, is_json, media_type, values_of
+from gateway.core.compare.difference import Difference, Kind
 from gateway.core.compare.json_value import UnreadableError, parse
-from gateway.core.compare.rules import ComparisonRules, RuleTree
-from gateway.core.compare.tree import Difference, Kind, Walk, leaf_paths
+from gateway.core.compare.rule_tree import RuleTree
+from gateway.core.compare.rules import ComparisonRules
+from gateway.core.compare.tree import Walk, leaf_paths
 from gateway.core.model import Headers
 
 _SERVER_ERROR: Final = 500
@@ -113,7 +115,7 @@ class Comparer:
             secret: Key of the digests.
         """
         self._rules = rules
-        self._tree: RuleTree = rules.tree()
+        self._tree = RuleTree.of(rules)
         self._secret = secret
 
     def compare(self, left: Answer, right: Answer, pairing: Pairing, *, with_leaves: bool = False) -> Verdict:
@@ -123,7 +125,7 @@ class Comparer:
         if not with_leaves and is_same(left, right, self._rules.headers):
             # Two failures agree in nothing but failing; else equal bytes need no second look.
             return _MATCH if left.status < _SERVER_ERROR else Verdict(Result.INCOMPARABLE, Why.BOTH_FAILED)
-        walk = Walk(self._rules, self._tree, self._secret)
+        walk = Walk(self._rules, self._tree, self._secret, is_learning=with_leaves)
         try:
             served = decoded(left.body, left.headers)
         except UndecodableError:
@@ -151,9 +153,9 @@ class Comparer:
             # Deeper than Python walks, or numbers beyond all bounds.
             return Verdict(Result.INCOMPARABLE, Why.UNREADABLE)
         leaves = frozenset(leaf_paths(values[0].content)) if with_leaves and values[0].is_readable else frozenset()
-        if not walk.differences:
+        if not walk.noted.seen:
             return Verdict(Result.MATCH, leaves=leaves)
-        return Verdict(Result.DIFFERS, "", tuple(_distinct(walk.differences)), walk.unnamed, leaves)
+        return Verdict(Result.DIFFERS, "", tuple(walk.noted), walk.noted.unnamed, leaves)
 
     # ---------------------------------------------------------------------------------------------------------------
 
@@ -271,14 +273,6 @@ def _header(headers: Headers, name: str) -> str:
     if name == "etag":
         return "present" if values_of(headers, b"etag") else ""
     return ", ".join(values_of(headers, name.encode()))
-
-
-def _distinct(differences: Iterable[Difference]) -> Iterable[Difference]:
-    """One of each path and kind: the items of an array differ in the same way."""
-    found: dict[tuple[str, Kind], Difference] = {}
-    for difference in differences:
-        found.setdefault((difference.path, difference.kind), difference)
-    return found.values()
 
 
 # --- server-sent events and MCP ------------------------------------------------------------------------------------

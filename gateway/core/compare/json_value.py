@@ -9,6 +9,9 @@ import json
 from decimal import Decimal
 from typing import Any, Final, NoReturn
 
+Json = Any
+"""Any JSON value: None, bool, int, Decimal, str, list, dict."""
+
 DEPTH: Final = 100
 """Deeper values are not compared: no honest answer is so deep."""
 
@@ -47,7 +50,9 @@ def _number(value: object) -> object:
         sign, digits, exponent = value.as_tuple()
         # Not `normalize`: that rounds to 28 digits, and knows exponents that are too large for it.
         plain = "".join(map(str, digits)).rstrip("0") or "0"
-        return f"{'-' * sign}{plain}e{int(exponent) + len(digits) - len(plain) if plain != '0' else 0}"
+        text = f"{'-' * sign}{plain}e{int(exponent) + len(digits) - len(plain) if plain != '0' else 0}"
+        # Not the text alone: a service may send that very text.
+        return {_NUMBER: text}
     raise TypeError(type(value))
 
 
@@ -109,6 +114,8 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 
 _DIGITS: Final = 1000
+_NUMBER: Final = "\udc00"
+"""No member of honest JSON: half a character."""
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_refused, parse_int=_whole, parse_float=_decimal

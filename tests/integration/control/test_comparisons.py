@@ -133,7 +133,7 @@ async def test_noise_is_proposed_accepted_and_taken_back(desk: Desk) -> None:
     assert item["accepted"] == {}
     answer = await desk.ask("PATCH", "/v1/noise/work.read", {"accept": ["$.at"], "reason": "a clock"}, by="operator")
     assert answer.status_code == 200, answer.text
-    assert answer.json()["accepted"] == {"$.at": "shape"}
+    assert answer.json()["accepted"] == {"$.at": ["shape"]}
     assert [p["path"] for p in answer.json()["proposals"]] == ["$.bad"]
     stored = await NoiseStore(desk.side_client, "git").read()
     assert stored.version == 1
