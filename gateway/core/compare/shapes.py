@@ -12,6 +12,9 @@ _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-f
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d([.,]\d{1,9})?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
 # Of seven, which git abbreviates to, one is a digit: else it may be a word.
 _HEX: Final = re.compile(r"[0-9a-f]{8,}|[0-9A-F]{8,}|(?=[a-f]*\d)[0-9a-f]{7}", re.ASCII)
+_UTC_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?Z", re.ASCII)
+_TIME_LENGTH: Final = 30
+_UUID_LENGTH: Final = 36
 _DIGITS: Final = re.compile(r"\d+", re.ASCII)
 _ANY_HEX: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _OPAQUE: Final = re.compile(r"(?=.*\d)[A-Za-z0-9_.+/=-]{6,}", re.ASCII)
@@ -71,7 +74,7 @@ def shape_of(value: Any) -> str:  # noqa: ANN401 - any JSON value
         return "string:empty"
     if len(value) > _TEXT_LIMIT:
         return "string"
-    if _UUID.fullmatch(value):
+    if len(value) == _UUID_LENGTH and _UUID.fullmatch(value):
         return "string:uuid"
     if _TIME.fullmatch(value):
         return "string:time"
@@ -138,6 +141,9 @@ def normalised(text: str, tokens: Iterable[str]) -> str:
 def _are_texts_alike(left: str, right: str, window_s: float) -> bool:
     if not left or not right:
         return left == right
+    if left[:10] == right[:10] and window_s >= WINDOW_S and _is_time_of_day(left) and _is_time_of_day(right):
+        # Of one day, and by far the most frequent.
+        return True
     one, other = shape_of(left), shape_of(right)
     if "string:time" in (one, other):
         times = time_of(left), time_of(right)
@@ -152,6 +158,11 @@ def _are_texts_alike(left: str, right: str, window_s: float) -> bool:
             return False
     shorter, longer = sorted((len(left), len(right)))
     return longer <= _LENGTH_RATIO * shorter + _LENGTH_SLACK
+
+
+def _is_time_of_day(text: str) -> bool:
+    """Whether a text is a time in UTC; the day is not looked at."""
+    return len(text) <= _TIME_LENGTH and _UTC_TIME.fullmatch(text) is not None
 
 
 def _are_tokens(left: str, right: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from gateway.core.compare.bags import Pairs, key_of, paired_alike, paired_by_content
 from gateway.core.compare.difference import MOST, Difference, Differences, Kind
 from gateway.core.compare.equality import is_equal, is_same_type
-from gateway.core.compare.json_value import Json, canonical
+from gateway.core.compare.json_value import Json, canonical, is_identical
 from gateway.core.compare.names import ITEMS, shown
 from gateway.core.compare.rule_tree import Place, RuleTree
 from gateway.core.compare.rules import ComparisonRules, Rule
@@ -23,7 +23,6 @@ from gateway.core.compare.shapes import is_alike, shape_of
 __all__ = ["MOST", "Difference", "Kind", "Walk", "leaf_paths"]
 
 _DIGEST_BYTES: Final = 8
-_CONTAINERS: Final = (dict, list)
 _SORTED_BYTES: Final = 2 << 20
 """So much is put in order in one walk to find out that items only moved."""
 _LEARNT_ITEMS: Final = 20_000
@@ -37,6 +36,7 @@ class Walk:
 
     Attributes:
         noted: What was found.
+        sorted_bytes: How much was put in order to find out whether items only moved.
     """
 
     def __init__(self, rules: ComparisonRules, tree: RuleTree, secret: bytes, *, is_learning: bool = False) -> None:
@@ -54,7 +54,8 @@ class Walk:
         self._secret = secret
         self._is_learning = is_learning
         self._steps: list[str] = []
-        self._sorted = 0
+        self._paths: dict[tuple[str, ...], str] = {}
+        self.sorted_bytes = 0
         self.noted = Differences()
 
     @property
@@ -93,9 +94,10 @@ class Walk:
         rule = place.rule if place is not None else None
         if rule is not None and rule.ignore:
             return
-        if isinstance(left, dict) and isinstance(right, dict):
+        is_pair = left.__class__ is right.__class__
+        if is_pair and left.__class__ is dict:
             self._objects(left, right, place)
-        elif isinstance(left, list) and isinstance(right, list):
+        elif is_pair and left.__class__ is list:
             self._arrays(left, right, place)
         elif not is_equal(left, right, rule, loose=self._loose):
             same = is_same_type(left, right, rule, loose=self._loose)
@@ -103,8 +105,14 @@ class Walk:
 
     def _path(self, *more: str) -> str:
         """Where the walk is. Put together for a difference alone: nearly all parts have none."""
-        steps = (step if step == ITEMS else f".{shown(step)}" for step in (*self._steps, *more))
-        return "$" + "".join(steps)
+        steps = (*self._steps, *more)
+        path = self._paths.get(steps)
+        if path is None:
+            path = "$" + "".join(step if step == ITEMS else f".{shown(step)}" for step in steps)
+            # The items of an array have one path; members whose names are data have many ways to say it.
+            if len(self._paths) < MOST:
+                self._paths[steps] = path
+        return path
 
     def _objects(self, left: dict[str, Json], right: dict[str, Json], place: Place | None) -> None:
         steps = self._steps
@@ -114,11 +122,12 @@ class Walk:
                     self.found(self._path(name), Kind.MISSING, left=value)
                 continue
             other = right[name]
-            # A plain part that is equal needs neither rule nor path.
-            if type(value) is not type(other) or value.__class__ in _CONTAINERS or value != other:
-                steps.append(name)
-                self._compare(value, other, place.member(name) if place is not None else None)
-                steps.pop()
+            # A part that is equal needs neither rule nor path.
+            if value is other or (value == other and is_identical(value, other)):
+                continue
+            steps.append(name)
+            self._compare(value, other, place.member(name) if place is not None else None)
+            steps.pop()
         if len(right) == len(left) and left.keys() == right.keys():
             return
         for name, value in right.items():
@@ -154,7 +163,9 @@ class Walk:
         if len(differing) < 2 or len(left) != len(right):
             return
         # Items that moved differ where they were and where they are: the others need not be looked at.
-        if self._sorted < _SORTED_BYTES:
+        if self.sorted_bytes < _SORTED_BYTES and (
+            below is not None or any(left[differing[0]] == right[n] for n in differing)
+        ):
             mine, theirs = (self._keys((side[n] for n in differing), below) for side in (left, right))
             if mine != theirs and Counter(mine) == Counter(theirs):
                 self.noted.back_to(mark)
@@ -177,12 +188,14 @@ class Walk:
         """Compares items as they stand; where they differ."""
         differing = []
         self._steps.append(ITEMS)
+        noted, compare = self.noted, self._compare
         for index, (one, other) in enumerate(zip(left, right, strict=False)):
-            if type(one) is not type(other) or one.__class__ in _CONTAINERS or one != other:
-                seen = self.noted.seen
-                self._compare(one, other, below)
-                if self.noted.seen != seen:
-                    differing.append(index)
+            if one is other or (one == other and is_identical(one, other)):
+                continue
+            seen = noted.seen
+            compare(one, other, below)
+            if noted.seen != seen:
+                differing.append(index)
         self._steps.pop()
         return differing
 
@@ -191,7 +204,7 @@ class Walk:
 
     def _keys(self, items: Iterable[Json], below: Place | None) -> list[bytes]:
         keys = [key_of(item, below, loose=self._loose) for item in items]
-        self._sorted += sum(map(len, keys))
+        self.sorted_bytes += sum(map(len, keys))
         return keys
 
     def _bags(self, left: list[Json], right: list[Json], below: Place | None) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gateway.core.compare.json_value import canonical, parse
 from gateway.core.compare.rule_tree import RuleTree
 from gateway.core.compare.rules import ComparisonRules, PathError, Relax, Rule, split_path
-from gateway.core.compare.tree import MOST, Walk, leaf_paths
-from tests.unit.core.compare.walking import found
+from gateway.core.compare.tree import MOST, Kind, Walk, leaf_paths
+from tests.unit.core.compare.walking import found, walked
 
 Values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | st.text(),
@@ -70,7 +70,7 @@ def test_differences_have_a_path_and_a_kind(left: str, right: str, differences: 
         (Rule(keyed="id"), '[{"id": 1, "v": 1}]', '[{"id": 1, "v": 2}]', False),
         (Rule(keyed="id"), '[{"id": 1}]', "[]", False),
         (Rule(keyed="id"), '[{"id": 1}, {"id": 1}]', '[{"id": 1}]', False),
-        (Rule(keyed="id"), "[1]", "[1]", False),
+        (Rule(keyed="id"), "[1, 2]", "[2, 1]", False),
         (Rule(abs_tolerance="0.1"), "1.0", "1.1", True),
         (Rule(abs_tolerance="0.1"), "1.0", "1.11", False),
         (Rule(abs_tolerance="0.1"), "1", "1.1", True),
@@ -242,3 +242,28 @@ def test_every_change_that_means_something_is_found_beside_noise() -> None:
         assert found(left, right, relaxed=LEARNT) == []
         what = change(right, rng)
         assert found(left, right, relaxed=LEARNT) != [], what
+
+
+def test_what_is_equal_to_python_is_not_the_same_json() -> None:
+    """Whole parts are skipped when they are equal; to Python `1`, `1.0` and `true` are."""
+    for left, right in (("1", "true"), ("1", "1.0"), ("0", "false"), ("[1, true]", "[true, 1]")):
+        for shape in ('{{"a": [{}]}}', '[[{{"a": {}}}]]', '{{"a": 2.5, "b": {{"c": {}}}}}'):
+            assert {kind for _, kind in found(parse(shape.format(left)), parse(shape.format(right)))} & {
+                "type",
+                "order",
+            }
+
+
+def nested(value: int, depth: int) -> Any:
+    for n in range(depth):
+        value = [n, value, {"n": n}]  # type: ignore[assignment]
+    return value
+
+
+def test_arrays_in_arrays_are_not_put_in_order_level_by_level() -> None:
+    walk = walked(nested(1, 90), nested(2, 90))
+    assert len(walk.differences) == 1
+    assert walk.sorted_bytes == 0
+    moved = walked([3, 1, 2, nested(1, 50)], [3, 2, 1, nested(1, 50)])
+    assert [difference.kind for difference in moved.noted] == [Kind.ORDER]
+    assert moved.sorted_bytes == len("1221")
