@@ -18,6 +18,7 @@ from gateway.core.compare.fields import field_of
 from gateway.core.compare.rule_tree import RuleTree
 from gateway.core.compare.rules import ComparisonRules
 from gateway.core.compare.said import BROKEN, Said, code_of, said_in
+from gateway.core.compare.shapes import normalised
 from gateway.core.compare.tree import Walk, leaf_paths
 from gateway.core.model import Headers
 
@@ -207,8 +208,21 @@ class Comparer:
         left, right = said
         if left.is_readable and right.is_readable:
             walk.compare(left.content, right.content)
-        elif bodies[0] != bodies[1] or left.is_readable != right.is_readable:
+        elif left is not right or not self._is_same_text(*bodies):
             walk.found("body", Kind.BODY, len(bodies[0]), len(bodies[1]))
+
+    def _is_same_text(self, left: bytes, right: bytes) -> bool:
+        """Whether two bodies that are not walked agree; a rule for the whole of them may say how texts are read."""
+        if left == right:
+            return True
+        rule = self._tree.at("$")
+        if rule is None or not rule.normalise:
+            return False
+        try:
+            one, other = (normalised(body.decode(), rule.normalise) for body in (left, right))
+        except UnicodeDecodeError:
+            return False
+        return one == other
 
 
 def _is_refusal(answer: Answer, said: Said) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.compare.rules import Rule
 from gateway.core.model import Balance, Deadlines, HealthProbe, Instance, OperationClass, Side, Writes
 from gateway.settings import load_migration
 from gateway.settings.addresses import is_placeholder
@@ -188,3 +189,15 @@ class TestDigest:
     )
     def test_any_other_change_does(self, tmp_path: Path, edit: tuple[str, str]) -> None:
         assert self.digest(tmp_path, edit) != self.digest(tmp_path)
+
+
+def test_parts_say_how_they_are_compared(tmp_path: Path) -> None:
+    parts = '{"$.a": {form: uuid}, "$.b": {normalise: [sha, time]}, "$.{}": {nullable: true, any_length: true}}'
+    text = edited((READ, f"{READ}compare: {{parts: {parts}}}, "))
+    rules = load(tmp_path, text).definition.operations["cart.read"].comparison
+    assert rules.by_path == {
+        "$.a": Rule(form="uuid"),
+        "$.b": Rule(normalise=("sha", "time")),
+        "$.{}": Rule(nullable=True, any_length=True),
+    }
+    assert "etag" in rules.headers

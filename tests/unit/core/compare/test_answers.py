@@ -11,7 +11,7 @@ import brotli
 import pytest
 
 from gateway.core.compare.answers import Answer, Comparer, Pairing, Result, Why
-from gateway.core.compare.rules import ComparisonRules
+from gateway.core.compare.rules import ComparisonRules, Rule
 
 JSON = (b"content-type", b"application/json")
 
@@ -202,6 +202,17 @@ def test_text_is_compared_by_its_bytes() -> None:
     text = (b"content-type", b"text/plain")
     assert verdict(answer(b"a", 200, text), answer(b"a", 200, text)) == MATCH
     assert verdict(answer(b"a", 200, text), answer(b"b", 200, text)) == differs("body body")
+
+
+def test_a_text_may_be_normalised_before_it_is_compared() -> None:
+    text = (b"content-type", b"text/plain")
+    left = answer(b"run 6a1f1e0c-0000-4000-8000-000000000001 at 2026-01-01T00:00:00Z: ok", 200, text)
+    right = answer(b"run 7b1f1e0c-0000-4000-8000-0000000000ff at 2026-02-01T00:00:00Z: ok", 200, text)
+    rules = {"$": Rule(normalise=("uuid", "time"))}
+    assert verdict(left, right, by_path=rules) == MATCH
+    assert verdict(left, answer(right.body + b"?", 200, text), by_path=rules) == differs("body body")
+    assert verdict(left, answer(b"\xff", 200, text), by_path=rules) == differs("body body")
+    assert verdict(left, right) == differs("body body")
 
 
 def test_another_charset_is_compared_by_its_bytes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from gateway.core.compare.rule_tree import RuleTree
 from gateway.core.compare.rules import ComparisonRules, PathError, Relax, Rule, split_path
 from gateway.core.compare.tree import MOST, Kind, Walk, leaf_paths
 from tests.unit.core.compare.walking import found, walked
+
+UUID = "6a1f1e0c-0000-4000-8000-00000000000"
 
 Values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | st.text(),
@@ -69,6 +72,32 @@ def test_differences_have_a_path_and_a_kind(left: str, right: str, differences: 
         (Rule(keyed="id"), '[{"id": 1}]', "[]", False),
         (Rule(keyed="id"), '[{"id": 1}, {"id": 1}]', '[{"id": 1}]', False),
         (Rule(keyed="id"), "[1, 2]", "[2, 1]", False),
+        (Rule(form="uuid"), f'"{UUID}1"', f'"{UUID}2"', True),
+        (Rule(form="uuid"), f'"{UUID}1"', '"none"', False),
+        (Rule(form="uuid"), '"none"', '"none"', True),
+        (Rule(form="time"), '"1970-01-01T00:00:00Z"', '"2026-01-01T00:00:00+01:00"', True),
+        (Rule(form="time"), '"1970-01-01T00:00:00Z"', "0", False),
+        (Rule(form="hex"), '"abc"', '"123"', True),
+        (Rule(form="hex"), '"abc"', '"1234"', False),
+        (Rule(form="number"), "1", "-1e30", True),
+        (Rule(form="number"), "1", '"1"', False),
+        (Rule(normalise=("uuid",)), f'"job {UUID}1 is done"', f'"job {UUID}2 is done"', True),
+        (Rule(normalise=("uuid",)), f'"job {UUID}1 is done"', f'"job {UUID}2 failed"', False),
+        (Rule(normalise=("uuid",)), f'"job {UUID}1"', "1", False),
+        (
+            Rule(normalise=("sha", "time")),
+            '"a1b2c3d at 2026-01-01T00:00:00"',
+            '"b1b2c3d at 2025-01-01T00:00:00"',
+            True,
+        ),
+        (Rule(normalise=("sha",)), '"at a1b2c3d"', '"at a1b2c3d4"', False),
+        (Rule(nullable=True), "1", "null", True),
+        (Rule(nullable=True), "null", '{"a": 1}', True),
+        (Rule(nullable=True), "1", "2", False),
+        (Rule(loose_number=True), "1", "1.0", True),
+        (Rule(loose_number=True), "1", "1.5", False),
+        (Rule(loose_number=True, shape=True), "1", "1.5", True),
+        (Rule(loose_number=True), "1", "true", False),
         (Rule(abs_tolerance="0.1"), "1.0", "1.1", True),
         (Rule(abs_tolerance="0.1"), "1.0", "1.11", False),
         (Rule(abs_tolerance="0.1"), "1", "1.1", True),
@@ -164,12 +193,12 @@ def test_leaf_paths() -> None:
 
 def test_rules_survive_their_document() -> None:
     rules = ComparisonRules(
-        by_path={"$.a": Rule(keyed="id", within_s=1.5)},
+        by_path={"$.a": Rule(keyed="id", within_s=1.5, form="hex", normalise=("sha", "uuid"))},
         equal_statuses=(frozenset({200, 204}),),
         incomparable_codes=frozenset({"unknown_workspace"}),
-        relaxed={"$.b": Relax.ORDER},
+        relaxed={"$.b": Relax.ORDER | Relax.LENGTH},
     )
-    assert ComparisonRules.from_document(rules.document()) == rules
+    assert ComparisonRules.from_document(json.loads(json.dumps(rules.document()))) == rules
     assert rules.version != rules.relaxed_by({"$.c": Relax.SHAPE}).version
 
 
