@@ -201,3 +201,21 @@ def test_parts_say_how_they_are_compared(tmp_path: Path) -> None:
         "$.{}": Rule(nullable=True, any_length=True),
     }
     assert "etag" in rules.headers
+
+
+def test_the_example_in_the_docs_can_be_loaded(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "comparison.md").read_text(encoding="utf-8")
+    [example] = [block.partition("```")[0] for block in page.split("```yaml\n")[1:]]
+    lines = "".join(f"    {line}\n" for line in example.splitlines())
+    text = edited(
+        (f'{READ}class: read, group: cart, match: {{rest: "GET /carts/{{id}}", mcp: cart_read}}}}\n', _SPREAD + lines)
+    )
+    assert len(load(tmp_path, text).definition.operations["cart.read"].comparison.by_path) == example.count('"$')
+
+
+_SPREAD = """\
+  cart.read:
+    class: read
+    group: cart
+    match: {rest: "GET /carts/{id}", mcp: cart_read}
+"""
