@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
@@ -21,13 +22,18 @@ from gateway.core.compare.shapes import normalised, time_of, type_of
 Pairs = list[tuple[int, int]]
 """Indices that belong together, of the left and of the right array."""
 
-_LEFT_OUT: Final = object()
 _UNIQUE_COLUMNS: Final = 8
 """Members that items are tentatively paired by."""
 _SHARED: Final = 0.5
 """Which share of a member's values both sides must hold, for items to be paired by it."""
 
-_Column = list[tuple[str | bytes, ...]]
+_UNSTABLE: Final = 0.1
+"""What a member counts for whose values are not the same on both sides: it changes, or was changed."""
+_NEARLY: Final = 0.6
+"""Another way to pair items that explains this share of what the best one does is nearly as good."""
+_DIGITS: Final = 9
+
+_Values = tuple[str | bytes, ...]
 
 
 def key_of(item: Json, place: Place | None, *, loose: bool) -> bytes:
@@ -114,55 +120,90 @@ def _ranks(name: str, value: Json) -> Iterator[tuple[str, int, Decimal | float, 
         yield name, 1 if at is not None else 2, at or 0.0, "" if at is not None else str(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """Which items of two arrays belong together.
+
+    Attributes:
+        pairs: None: as they stand.
+        is_sure: Whether no other way to pair them is nearly as good.
+    """
+
+    pairs: Pairs | None
+    is_sure: bool
+
+
 def paired_by_content(
     left: Sequence[Json], right: Sequence[Json], place: Place | None, *, keeps_order: bool
-) -> Pairs | None:
+) -> Belonging:
     """Pairs the items of two arrays so that as much of them as possible agrees.
 
-    Each member whose values tell the items apart is tried, then all together that both sides hold the same of.
+    Each member whose values tell the items apart is tried, then all together that both sides hold the same of. What
+    agrees weighs the more, the fewer items have it; a member that changes from answer to answer weighs little.
 
     Args:
         left: Items.
         right: Items of the other side.
         place: What counts for them.
         keeps_order: Whether they belong together as they stand, unless something speaks for another order.
-
-    Returns:
-        The pairs. None: they belong together as they stand, or nothing says how.
     """
-    columns = _columns(left, right, place)
-    best = [(n, n) for n in range(min(len(left), len(right)))] if keeps_order else []
-    most = _agreement(best, columns) if keeps_order else 0
-    is_found = False
-    for pairs in _attempts(columns, len(left), len(right)):
-        agreed = _agreement(pairs, columns)
-        if agreed > most:
-            best, most, is_found = pairs, agreed, True
-    return best if is_found else None
+    columns = sorted(_columns(left, right, place), key=lambda column: (not column.is_stable, -len(column.weights)))
+    as_they_stand = [(n, n) for n in range(min(len(left), len(right)))]
+    ways = {frozenset(pairs): pairs for pairs in _attempts(columns, len(left), len(right))}
+    if keeps_order or not ways:
+        ways.pop(frozenset(as_they_stand), None)
+        ways = {frozenset(as_they_stand): as_they_stand, **ways}
+    # The first of two that are equally good: as they stand, or by the member that says most.
+    (best, agreed), *others = sorted(
+        ((pairs, _agreement(pairs, columns)) for pairs in ways.values()), key=lambda way: -round(way[1], _DIGITS)
+    )
+    is_sure = not others or others[0][1] <= _NEARLY * agreed
+    return Belonging(None, is_sure=True) if best is as_they_stand else Belonging(best, is_sure)
 
 
-def _attempts(columns: Sequence[tuple[_Column, _Column]], mine: int, theirs: int) -> Iterator[Pairs]:
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """The values of one member, item by item.
+
+    Attributes:
+        left: Of the left items; an item without the member, or with several values of it, has none or several.
+        right: Of the right items.
+        is_stable: Whether both sides hold the same values.
+        weights: What each value is worth where it agrees.
+        by_chance: What agreement is to be expected of any pairs.
+    """
+
+    left: list[_Values]
+    right: list[_Values]
+    is_stable: bool
+    weights: Mapping[_Values, float]
+    by_chance: float
+
+
+def _attempts(columns: Sequence[_Column], mine: int, theirs: int) -> Iterator[Pairs]:
     tried = 0
-    for one, other in columns:
+    for column in columns:
         if tried == _UNIQUE_COLUMNS:
             break
-        places = {value: index for index, value in enumerate(other) if value}
-        if len(places) < theirs or len(set(one)) < mine or not all(one):
+        places = {value: index for index, value in enumerate(column.right) if value}
+        if len(places) < theirs or len(column.weights) < mine or not all(column.left):
             continue
-        pairs = [(index, places[value]) for index, value in enumerate(one) if value in places]
+        pairs = [(index, places[value]) for index, value in enumerate(column.left) if value in places]
         if len(pairs) >= _SHARED * min(mine, theirs):
             tried += 1
             yield _completed(pairs, mine, theirs)
-    if mine != theirs:
-        return
-    same = [(one, other) for one, other in columns if Counter(one) == Counter(other)]
-    same.sort(key=lambda column: -len(set(column[0])))
-    if same:
-        rows = [sorted(range(mine), key=lambda n, side=side: [_sortable(c[side][n]) for c in same]) for side in (0, 1)]  # type: ignore[misc]
+    same = [column for column in columns if column.is_stable]
+    if mine == theirs and same:
+        rows = (_sorted([column.left for column in same]), _sorted([column.right for column in same]))
         yield list(zip(*rows, strict=True))
 
 
-def _sortable(values: tuple[str | bytes, ...]) -> tuple[bytes, ...]:
+def _sorted(columns: Sequence[Sequence[_Values]]) -> list[int]:
+    """The items in the order of what the columns say of them."""
+    return sorted(range(len(columns[0])), key=lambda item: [_sortable(column[item]) for column in columns])
+
+
+def _sortable(values: _Values) -> tuple[bytes, ...]:
     return tuple(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass") for value in values)
 
 
@@ -175,28 +216,40 @@ def _completed(pairs: Pairs, mine: int, theirs: int) -> Pairs:
     return [*pairs, *zip(*rest, strict=True)]
 
 
-def _agreement(pairs: Iterable[tuple[int, int]], columns: Iterable[tuple[_Column, _Column]]) -> int:
-    pairs = list(pairs)
-    return sum(sum(one[a] == other[b] for a, b in pairs) for one, other in columns)
+def _agreement(pairs: Pairs, columns: Iterable[_Column]) -> float:
+    agreed = 0.0
+    for column in columns:
+        left, right, weights = column.left, column.right, column.weights
+        agreed += sum(weights[left[one]] for one, other in pairs if left[one] == right[other]) - column.by_chance
+    return agreed
 
 
-def _columns(left: Sequence[Json], right: Sequence[Json], place: Place | None) -> list[tuple[_Column, _Column]]:
-    """The values of each member, item by item, of both sides; what rules let vary is left out."""
-    sides = []
-    for items in (left, right):
-        columns: dict[str, dict[int, list[str | bytes]]] = {}
-        for index, item in enumerate(items):
-            for path, value in _leaves("", item, place):
-                columns.setdefault(path, {}).setdefault(index, []).append(value)
-        sides.append(columns)
-    return [
-        (_column(sides[0][path], len(left)), _column(sides[1][path], len(right)))
-        for path in sides[0]
-        if path in sides[1]
-    ]
+def _columns(left: Sequence[Json], right: Sequence[Json], place: Place | None) -> Iterator[_Column]:
+    """The values of each member of both sides; what rules let vary is left out."""
+    one, other = (_by_member(items, place) for items in (left, right))
+    for path in one:
+        if path in other:
+            yield _column(_filled(one[path], len(left)), _filled(other[path], len(right)))
 
 
-def _column(values: Mapping[int, list[str | bytes]], count: int) -> _Column:
+def _column(left: list[_Values], right: list[_Values]) -> _Column:
+    mine, theirs = Counter(left), Counter(right)
+    fewer, more = (mine, theirs) if len(left) <= len(right) else (theirs, mine)
+    is_stable = not fewer - more
+    worth = 1.0 if is_stable else _UNSTABLE
+    by_chance = worth * sum(theirs[value] for value in mine) / max(len(left), len(right))
+    return _Column(left, right, is_stable, {value: worth / count for value, count in mine.items()}, by_chance)
+
+
+def _by_member(items: Iterable[Json], place: Place | None) -> dict[str, dict[int, list[str | bytes]]]:
+    found: dict[str, dict[int, list[str | bytes]]] = {}
+    for index, item in enumerate(items):
+        for path, value in _leaves("", item, place):
+            found.setdefault(path, {}).setdefault(index, []).append(value)
+    return found
+
+
+def _filled(values: Mapping[int, list[str | bytes]], count: int) -> list[_Values]:
     return [tuple(sorted(values.get(index, ()), key=lambda value: _sortable((value,)))) for index in range(count)]
 
 

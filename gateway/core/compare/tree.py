@@ -180,8 +180,13 @@ class Walk:
             # What moved and what changed cannot be told apart: nothing must be learnt of it.
             self.noted.back_to(mark)
             self.found(self._path(), Kind.VALUE, left, right)
-        elif paired_by_content(left, right, below, keeps_order=True) is not None:
-            self.noted.back_to(mark)
+            return
+        belonging = paired_by_content(left, right, below, keeps_order=True)
+        if belonging.pairs is None:
+            return
+        self.noted.back_to(mark)
+        # Where it might as well be otherwise, other pairs will tell.
+        if belonging.is_sure:
             self.found(self._path(), Kind.ORDER, left, right)
 
     def _items(self, left: Sequence[Json], right: Sequence[Json], below: Place | None) -> list[int]:
@@ -249,16 +254,19 @@ class Walk:
 
     def _unmatched(self, left: list[Json], right: list[Json], below: Place | None) -> None:
         """Names what differs in items that have no equal on the other side."""
-        pairs: Pairs | None = None
-        if min(len(left), len(right)) > 1 or len(left) != len(right):
-            if max(len(left), len(right)) <= (_LEARNT_ITEMS if self._is_learning else _PAIRED_ITEMS):
-                pairs = paired_by_content(left, right, below, keeps_order=False)
-            if pairs is None and self._is_learning:
-                # Nothing says which items belong together: nothing must be learnt of their parts.
-                self.found(self._path(), Kind.VALUE, left, right)
+        pairs = [(n, n) for n in range(min(len(left), len(right)))]
+        most = _LEARNT_ITEMS if self._is_learning else _PAIRED_ITEMS
+        if len(left) == len(right) == 1:
+            pass
+        elif max(len(left), len(right)) <= most:
+            belonging = paired_by_content(left, right, below, keeps_order=False)
+            if self._is_learning and not belonging.is_sure:
+                # Other pairs will tell which items belong together.
                 return
-        if pairs is None:
-            pairs = [(n, n) for n in range(min(len(left), len(right)))]
+            pairs = belonging.pairs or pairs
+        elif self._is_learning:
+            self.found(self._path(), Kind.VALUE, left, right)
+            return
         self._pairs(left, right, pairs, below)
         # Of unequally many, which is allowed then, those of the shorter array must be found in the longer one.
         kind, shorter, is_left = (Kind.MISSING, left, True) if len(left) <= len(right) else (Kind.EXTRA, right, False)

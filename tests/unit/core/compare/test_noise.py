@@ -141,6 +141,19 @@ def test_items_that_stay_are_not_taken_for_moved_by_a_flag_that_changes() -> Non
     assert accepted_all(make)[1] == [["$[*].hot shape"]]
 
 
+def test_a_member_that_holds_the_same_values_by_chance_does_not_pair_items() -> None:
+    """What tells items apart is not known from one answer: `grade` may be as good as `key`, in one of a few."""
+
+    def make(rng: random.Random) -> Any:
+        return rng.sample([{"key": f"k{n}", "grade": rng.choice([1, 2, 3]), "at": clock(rng)} for n in range(3)], 3)
+
+    accepted, said = accepted_all(make)
+    assert said == [["$ order"], ["$[*].at shape", "$[*].grade shape"]]
+    assert found([{"key": "a"}, {"key": "b"}], [{"key": "b"}, {"key": "c"}], relaxed=accepted) == [
+        ("$[*].key", "value")
+    ]
+
+
 def test_arrays_in_items_that_move_are_learnt_one_after_the_other() -> None:
     def make(rng: random.Random) -> Any:
         items = [{"id": n, "tags": rng.sample([f"t{n}", "a", "b", "c"], 4), "at": clock(rng)} for n in range(4)]
