@@ -197,6 +197,10 @@ class StoredNoise:
         """See the port."""
         return await _ask(self._store.replace(AcceptedNoise(version), relaxed)) is not None
 
+    async def frozen_by(self) -> str | None:
+        """See the port."""
+        return (await _ask_twice(self._store.read)).frozen_by(time.time())
+
 
 class StoredDrills:
     """See `gateway.control.drill.run.Drills`."""

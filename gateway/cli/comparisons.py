@@ -181,7 +181,7 @@ def _print_noise(out: Console, items: list[Document]) -> None:
         if item["is_too_noisy"]:
             table.add_row(*map(plain, (item["operation"], item["pairs"], "", "", "too noisy: not comparable")))
         for path, relax in item["accepted"].items():
-            table.add_row(*map(plain, (item["operation"], item["pairs"], path, "", f"accepted: {relax}")))
+            table.add_row(*map(plain, (item["operation"], item["pairs"], path, "", f"accepted: {', '.join(relax)}")))
         for found in item["proposals"]:
             cells = (item["operation"], item["pairs"], found["path"], found["seen"], _proposed(found))
             table.add_row(*map(plain, cells))

@@ -316,7 +316,10 @@ class AuditPage(Answer):
 
 
 class DifferenceState(Answer):
-    """One place where two answers differ: shapes and digests, never values."""
+    """One place where two answers differ: shapes and digests, never values.
+
+    `is_alike` says of two values whether type and form agree; null where it is not known.
+    """
 
     path: str
     kind: str
@@ -324,6 +327,7 @@ class DifferenceState(Answer):
     right: str
     left_digest: str
     right_digest: str
+    is_alike: bool | None = None
 
 
 class ComparisonGroup(Answer):
@@ -369,11 +373,14 @@ class ConsistencyList(Answer):
     next: str | None
 
 
+Relaxation = Literal["shape", "order", "presence", "length", "null", "number"]
+
+
 class ProposalState(Answer):
     """A part that differs between two answers of one side. `relax` is null where nothing makes it pass."""
 
     path: str
-    relax: Literal["shape", "order", "presence"] | None
+    relax: Relaxation | None
     seen: int
     pairs: int
     is_held: bool
@@ -386,7 +393,7 @@ class NoiseItem(Answer):
     version: int
     pairs: int
     is_too_noisy: bool
-    accepted: dict[str, Literal["shape", "order", "presence"]]
+    accepted: dict[str, list[Relaxation]]
     proposals: list[ProposalState]
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, cast
 
-from gateway.control.answers import Comparisons, ConsistencyItem, NoiseItem, ProposalState
+from gateway.control.answers import Comparisons, ConsistencyItem, NoiseItem, ProposalState, Relaxation
 from gateway.control.bodies import NoiseBody
 from gateway.control.problems import Code, Refused
 from gateway.core.compare.agreement import agreement, agreement_at_least
-from gateway.core.compare.noise import learn
+from gateway.core.compare.noise import Proposal, learn
 from gateway.core.compare.rules import Relax
 from gateway.core.counts import Counts, add
 from gateway.core.mirroring import Unmirrored
-from gateway.core.model import OperationClass
+from gateway.core.model import Operation, OperationClass
 from gateway.core.snapshot import Snapshot
 
 _SENT: Final = "sent"
@@ -87,18 +87,19 @@ def noise_items(
         if plan.operation.op_class is not OperationClass.READ:
             continue
         accepted = relaxed.get(name, {})
-        learnt = learn(counts.get(name, {}), accepted)
+        rules = plan.operation.comparison.relaxed_by(accepted)
+        learnt = learn(counts.get(name, {}), accepted, rules.version)
         items.append(
             NoiseItem(
                 operation=name,
                 version=version,
                 pairs=learnt.pairs,
                 is_too_noisy=learnt.is_too_noisy,
-                accepted={path: relax.value for path, relax in sorted(accepted.items())},
+                accepted={path: _words(relax) for path, relax in sorted(accepted.items())},
                 proposals=[
                     ProposalState(
                         path=proposal.path,
-                        relax=proposal.relax.value if proposal.relax is not None else None,
+                        relax=_words(proposal.relax)[0] if proposal.relax is not None else None,
                         seen=proposal.seen,
                         pairs=proposal.pairs,
                         is_held=proposal.is_held,
@@ -111,39 +112,57 @@ def noise_items(
 
 
 def changed_noise(
-    operation: str, body: NoiseBody, relaxed: Mapping[str, Mapping[str, Relax]], totals: Counts
+    operation: Operation, body: NoiseBody, relaxed: Mapping[str, Mapping[str, Relax]], totals: Counts
 ) -> dict[str, Relax]:
     """What is accepted for an operation after a change.
+
+    A part may differ in several ways: accepting it accepts all that are proposed for it, besides what it has.
 
     Raises:
         Refused: `rule_violation`: what is to be accepted is not proposed, or cannot be; what is to go is not there.
     """
-    after = dict(relaxed.get(operation, {}))
+    before = relaxed.get(operation.name, {})
+    after = dict(before)
     for path in body.drop:
         if after.pop(path, None) is None:
-            raise Refused(Code.RULE_VIOLATION, f"{path} is not accepted for {operation}", rule="not_accepted")
-    learnt = learn(totals.get("noise", {}).get(operation, {}), {})
-    # One part may differ in several ways: what can be relaxed goes last, and counts.
-    proposals = {found.path: found for found in sorted(learnt.proposals, key=lambda found: found.relax is not None)}
+            raise Refused(Code.RULE_VIOLATION, f"{path} is not accepted for {operation.name}", rule="not_accepted")
+    learnt = learn(totals.get("noise", {}).get(operation.name, {}), {}, operation.comparison.relaxed_by(before).version)
     for path in body.accept:
-        proposal = proposals.get(path)
-        if proposal is None or proposal.relax is None:
-            why = (
-                "is not proposed" if proposal is None else "differs in a way that nothing short of ignoring would pass"
-            )
-            raise Refused(
-                Code.RULE_VIOLATION,
-                f"{path} {why}; a rule of your own goes into operations.{operation}.compare of the migration file",
-                rule="not_proposed",
-            )
-        if proposal.is_held:
-            raise Refused(
-                Code.RULE_VIOLATION,
-                f"{path} differs between the sides more often than within one: a difference hides in the noise",
-                rule="held",
-            )
-        after[path] = proposal.relax
+        proposed = [found for found in learnt.proposals if found.path == path]
+        if not proposed and path in after:
+            continue
+        after[path] = after.get(path, Relax(0)) | _relaxation(operation.name, path, proposed)
     return after
+
+
+def _relaxation(operation: str, path: str, proposed: Sequence[Proposal]) -> Relax:
+    """What accepting a part would relax.
+
+    Raises:
+        Refused: `rule_violation`: nothing, or a difference may hide in it.
+    """
+    helpful = [found for found in proposed if found.relax is not None]
+    if not helpful:
+        why = "differs in a way that nothing short of ignoring would pass" if proposed else "is not proposed"
+        raise Refused(
+            Code.RULE_VIOLATION,
+            f"{path} {why}; a rule of your own goes into operations.{operation}.compare of the migration file",
+            rule="not_proposed",
+        )
+    if any(found.is_held for found in helpful):
+        raise Refused(
+            Code.RULE_VIOLATION,
+            f"{path} differs between the sides more often than within one: a difference hides in the noise",
+            rule="held",
+        )
+    relax = Relax(0)
+    for found in helpful:
+        relax |= found.relax or Relax(0)
+    return relax
+
+
+def _words(relax: Relax) -> list[Relaxation]:
+    return cast("list[Relaxation]", relax.words)
 
 
 def _rounded(share: float | None) -> float | None:

@@ -304,7 +304,8 @@ class Handlers:
         if snapshot.plans[name].operation.op_class is OperationClass.WRITE:
             raise Refused(Code.RULE_VIOLATION, f"{name} is a write; only reads are compared", rule="mirror_reads_only")
         version, relaxed = await self._accepted()
-        after = changed_noise(name, body, relaxed, self._parts.counters.totals())
+        await self._check_frozen()
+        after = changed_noise(snapshot.plans[name].operation, body, relaxed, self._parts.counters.totals())
         try:
             await self.acts.note(call.order, "noise", f"{name}: {body.reason}")
             if not await self._parts.noise.replace(version, {**relaxed, name: after}):
@@ -314,6 +315,19 @@ class Handlers:
         version, relaxed = await self._accepted()
         items = noise_items(snapshot, self._parts.counters.totals(), relaxed, version)
         return _answer(call, next(item for item in items if item.operation == name))
+
+    async def _check_frozen(self) -> None:
+        """Looked at after the version was read: who freezes later makes that version an old one."""
+        try:
+            by = await self._parts.noise.frozen_by()
+        except StoreUnavailableError as exc:
+            raise unavailable(str(exc)) from exc
+        if by is not None:
+            raise Refused(
+                Code.RULE_VIOLATION,
+                f"noise is frozen while {by} reads it: its figures are of one set of rules; try again when it is done",
+                rule="noise_frozen",
+            )
 
     async def _accepted(self) -> tuple[int, Relaxed]:
         try:

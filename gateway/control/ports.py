@@ -190,6 +190,10 @@ class Noise(Protocol):
         """Replaces what had this version; False when somebody was faster."""
         ...
 
+    async def frozen_by(self) -> str | None:
+        """Who reads it and must find no other; None: it may be changed."""
+        ...
+
 
 class Files(Protocol):
     """What the migration file says of the policy."""

@@ -53,6 +53,7 @@ from gateway.settings.migration_file import (
     DefaultShape,
     MigrationShape,
     OperationShape,
+    PartShape,
     SideShape,
 )
 from gateway.settings.notifications import notice_targets
@@ -236,13 +237,12 @@ def _comparison(shape: CompareShape, here: KeyPath, findings: Findings) -> Compa
     for path, part in shape.parts.items():
         if _try(split_path, path, (*here, "parts", path), findings) is None:
             continue
-        said = part.model_dump()
+        said = {**part.model_dump(), "normalise": tuple(part.normalise or ())}
         for name in ("abs_tolerance", "rel_tolerance"):
             # As text: a binary fraction is not the number that the file names.
             said[name] = None if said[name] is None else repr(said[name])
         rules[path] = Rule(**said)
-        if part.unordered and part.keyed is not None:
-            findings.contradiction((*here, "parts", path), "is unordered and keyed; write one of them")
+        _check_part(part, (*here, "parts", path), findings)
     return ComparisonRules(
         by_path=rules,
         headers=_each(_header_name, shape.headers, (*here, "headers"), findings),
@@ -253,6 +253,19 @@ def _comparison(shape: CompareShape, here: KeyPath, findings: Findings) -> Compa
         loose_numbers=shape.loose_numbers,
         is_comparable=shape.comparable,
     )
+
+
+def _check_part(part: PartShape, here: KeyPath, findings: Findings) -> None:
+    if part.unordered and part.keyed is not None:
+        findings.contradiction(here, "is unordered and keyed; write one of them")
+    if part.form is None:
+        return
+    bounds = {"abs_tolerance": part.abs_tolerance, "rel_tolerance": part.rel_tolerance, "within_s": part.within_s}
+    for name, bound in {**bounds, "normalise": part.normalise}.items():
+        if bound is not None:
+            findings.contradiction(
+                (*here, name), f"has no effect: form: {part.form} lets every value of that form pass; write one of them"
+            )
 
 
 def _header_name(text: str) -> str:

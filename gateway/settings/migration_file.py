@@ -104,8 +104,13 @@ class PartShape(Shape):
     ignore: bool = False
     unordered: bool = False
     keyed: str | None = None
+    any_length: bool = False
     optional: bool = False
+    nullable: bool = False
+    loose_number: bool = False
     shape: bool = False
+    form: Literal["uuid", "time", "hex", "number"] | None = None
+    normalise: Annotated[list[Literal["uuid", "time", "sha"]], Field(min_length=1)] | None = None
     abs_tolerance: Annotated[float, Field(ge=0)] | None = None
     rel_tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
     within_s: Annotated[float, Field(ge=0, le=SECONDS_LIMIT)] | None = None

@@ -115,9 +115,9 @@ class Judge:
         """Compares two answers of the serving side."""
         operation = read.plan.operation.name
 
-        def judged(verdict: Verdict | None, _: str) -> None:
+        def judged(verdict: Verdict | None, version: str) -> None:
             if verdict is not None and verdict.result is not Result.INCOMPARABLE:
-                self._noise_of(operation).note_pair(verdict.differences, verdict.leaves)
+                self._noise_of(operation).note_pair(verdict.differences, verdict.leaves, version)
 
         self._comparing.submit(operation, served, again, pairing_of(read), judged, with_leaves=True)
 
@@ -141,7 +141,7 @@ class Judge:
             self._incomparable(operation, str(verdict.why))
             return
         if operation in self.noise or verdict.differences:
-            self._noise_of(operation).note_raw(verdict.differences)
+            self._noise_of(operation).note_raw(verdict.differences, version)
         if verdict.result is Result.MATCH:
             self._observer.compared(operation, _MATCH)
         else:

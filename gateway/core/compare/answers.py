@@ -10,18 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
-from gateway.core.compare.content import UndecodableError, decoded, events, is_json, media_type, values_of
-from gateway.core.compare.json_value import UnreadableError, parse
-from gateway.core.compare.rules import ComparisonRules, RuleTree
-from gateway.core.compare.tree import Difference, Kind, Walk, leaf_paths
+from gateway.core.compare.content import UndecodableError, decoded, values_of
+from gateway.core.compare.difference import Difference, Kind
+from gateway.core.compare.fields import field_of
+from gateway.core.compare.rule_tree import RuleTree
+from gateway.core.compare.rules import ComparisonRules
+from gateway.core.compare.said import BROKEN, Said, code_of, said_in
+from gateway.core.compare.shapes import normalised
+from gateway.core.compare.tree import Walk, leaf_paths
 from gateway.core.model import Headers
 
 _SERVER_ERROR: Final = 500
-_OK: Final = range(200, 300)
-_CODE: Final = "code"
-_EVENT_STREAM: Final = "text/event-stream"
+_REDIRECTION: Final = range(300, 400)
+_REFUSED: Final = 400
+_LISTENED_BYTES: Final = 64 * 1024
+_PACKED_BYTES: Final = 4096
+"""Errors are short."""
+_SIGN: Final = b'"code"'
 
 
 class Result(StrEnum):
@@ -113,7 +120,7 @@ class Comparer:
             secret: Key of the digests.
         """
         self._rules = rules
-        self._tree: RuleTree = rules.tree()
+        self._tree = RuleTree.of(rules)
         self._secret = secret
 
     def compare(self, left: Answer, right: Answer, pairing: Pairing, *, with_leaves: bool = False) -> Verdict:
@@ -123,7 +130,7 @@ class Comparer:
         if not with_leaves and is_same(left, right, self._rules.headers):
             # Two failures agree in nothing but failing; else equal bytes need no second look.
             return _MATCH if left.status < _SERVER_ERROR else Verdict(Result.INCOMPARABLE, Why.BOTH_FAILED)
-        walk = Walk(self._rules, self._tree, self._secret)
+        walk = Walk(self._rules, self._tree, self._secret, is_learning=with_leaves)
         try:
             served = decoded(left.body, left.headers)
         except UndecodableError:
@@ -134,32 +141,36 @@ class Comparer:
             # What the serving side packs well, the other one must too.
             walk.found("body", Kind.BODY, len(left.body), len(right.body))
             return Verdict(Result.DIFFERS, "", tuple(walk.differences))
-        values = [
-            _value(body, answer.headers, is_mcp=pairing.is_mcp)
+        said = [
+            said_in(body, answer.headers, is_mcp=pairing.is_mcp)
             for body, answer in zip(bodies, (left, right), strict=True)
         ]
-        failed = self._failed(left, right, values, pairing)
+        failed = self._failed(left, right, said, pairing)
         if failed is not None:
             return failed
-        if values[0] is _BROKEN and values[1] is _BROKEN and bodies[0] != bodies[1]:
+        if said[0] is BROKEN and said[1] is BROKEN and bodies[0] != bodies[1]:
             return Verdict(Result.INCOMPARABLE, Why.UNREADABLE)
         self._statuses(left, right, walk)
-        self._headers(left, right, walk)
+        if all(_is_refusal(answer, what) for answer, what in zip((left, right), said, strict=True)):
+            # Each side words its errors as it likes.
+            self._codes(said, walk)
+            return _verdict(walk, frozenset())
+        self._headers(left, right, walk, is_mcp=pairing.is_mcp)
+        if left.status in _REDIRECTION and right.status in _REDIRECTION:
+            return _verdict(walk, frozenset())
         try:
-            self._bodies(bodies, values, walk)
+            self._bodies(bodies, said, walk)
         except (RecursionError, ArithmeticError):
             # Deeper than Python walks, or numbers beyond all bounds.
             return Verdict(Result.INCOMPARABLE, Why.UNREADABLE)
-        leaves = frozenset(leaf_paths(values[0].content)) if with_leaves and values[0].is_readable else frozenset()
-        if not walk.differences:
-            return Verdict(Result.MATCH, leaves=leaves)
-        return Verdict(Result.DIFFERS, "", tuple(_distinct(walk.differences)), walk.unnamed, leaves)
+        is_learnt = with_leaves and said[0].is_readable
+        return _verdict(walk, frozenset(leaf_paths(said[0].content)) if is_learnt else frozenset())
 
     # ---------------------------------------------------------------------------------------------------------------
 
-    def _failed(self, left: Answer, right: Answer, values: list[_Value], pairing: Pairing) -> Verdict | None:
+    def _failed(self, left: Answer, right: Answer, said: list[Said], pairing: Pairing) -> Verdict | None:
         """What one side's failure makes of the pair."""
-        codes = [code_of(value.content) for value in values]
+        codes = [code_of(what.content) for what in said]
         if any(code in self._rules.incomparable_codes for code in codes) and codes[0] != codes[1]:
             known = next(code for code in codes if code in self._rules.incomparable_codes)
             return Verdict(Result.INCOMPARABLE, known)
@@ -181,61 +192,72 @@ class Comparer:
             return
         walk.found("status", Kind.STATUS, left.status, right.status)
 
-    def _headers(self, left: Answer, right: Answer, walk: Walk) -> None:
+    def _codes(self, said: list[Said], walk: Walk) -> None:
+        one, other = (code_of(what.content) for what in said)
+        if one != other:
+            kind = Kind.EXTRA if one is None else Kind.MISSING if other is None else Kind.VALUE
+            walk.found("code", kind, one, other)
+
+    def _headers(self, left: Answer, right: Answer, walk: Walk, *, is_mcp: bool) -> None:
         for name in self._rules.headers:
-            one, other = (_header(answer.headers, name) for answer in (left, right))
+            one, other = (field_of(answer.headers, name, is_mcp=is_mcp) for answer in (left, right))
             if one != other:
                 walk.found(f"header:{name}", Kind.HEADER, one, other)
 
-    def _bodies(self, bodies: tuple[bytes, bytes], values: list[_Value], walk: Walk) -> None:
-        left, right = values
+    def _bodies(self, bodies: tuple[bytes, bytes], said: list[Said], walk: Walk) -> None:
+        left, right = said
         if left.is_readable and right.is_readable:
             walk.compare(left.content, right.content)
-        elif bodies[0] != bodies[1] or left.is_readable != right.is_readable:
+        elif left is not right or not self._is_same_text(*bodies):
             walk.found("body", Kind.BODY, len(bodies[0]), len(bodies[1]))
 
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """What a body says.
-
-    Attributes:
-        content: A JSON value.
-        is_readable: Whether there is one.
-    """
-
-    content: Any
-    is_readable: bool = True
-
-
-_UNREAD: Final = _Value(None, is_readable=False)
-"""Says nothing that is walked."""
-_BROKEN: Final = _Value(None, is_readable=False)
-"""Should say something, and does not."""
+    def _is_same_text(self, left: bytes, right: bytes) -> bool:
+        """Whether two bodies that are not walked agree; a rule for the whole of them may say how texts are read."""
+        if left == right:
+            return True
+        rule = self._tree.at("$")
+        if rule is None or not rule.normalise:
+            return False
+        try:
+            one, other = (normalised(body.decode(), rule.normalise) for body in (left, right))
+        except UnicodeDecodeError:
+            return False
+        return one == other
 
 
-def _value(body: bytes, headers: Headers, *, is_mcp: bool) -> _Value:
-    """What a body says, its content coding undone."""
-    kind, charset = media_type(headers)
-    try:
-        if kind == _EVENT_STREAM:
-            return _Value(_mcp_of_events(body) if is_mcp else _of_events(body))
-        if not is_json(kind) or charset not in ("", "utf-8", "utf8", "us-ascii"):
-            return _UNREAD
-        content = parse(body)
-    except (UnreadableError, UndecodableError):
-        return _BROKEN
-    return _Value(_mcp_message(content) if is_mcp else content)
+def _is_refusal(answer: Answer, said: Said) -> bool:
+    if answer.status >= _REFUSED:
+        return True
+    content = said.content
+    return isinstance(content, dict) and content.get("isError") is True and code_of(content) is not None
+
+
+def _verdict(walk: Walk, leaves: frozenset[str]) -> Verdict:
+    if not walk.noted.seen:
+        return Verdict(Result.MATCH, leaves=leaves)
+    return Verdict(Result.DIFFERS, "", tuple(walk.noted), walk.noted.unnamed, leaves)
 
 
 def is_same(left: Answer, right: Answer, headers: Iterable[str]) -> bool:
-    """Whether two answers are equal as they were sent, as far as anything is compared of them."""
-    if left.status != right.status or left.body != right.body:
+    """Whether two answers are equal as they were sent, as far as anything is compared of them.
+
+    False also where they may say a failure in words: equal failures are no agreement.
+    """
+    if left.status != right.status or left.body != right.body or _may_say_failure(left):
         return False
     if left.headers == right.headers:
         return True
-    names = [b"content-encoding", *(name.encode() for name in headers)]
-    return all(values_of(left.headers, name) == values_of(right.headers, name) for name in names)
+    if values_of(left.headers, b"content-encoding") != values_of(right.headers, b"content-encoding"):
+        return False
+    return all(field_of(left.headers, name) == field_of(right.headers, name) for name in headers)
+
+
+def _may_say_failure(answer: Answer) -> bool:
+    if len(answer.body) > _LISTENED_BYTES:
+        return False
+    if _SIGN in answer.body:
+        return True
+    return len(answer.body) <= _PACKED_BYTES and any(name == b"content-encoding" for name, _ in answer.headers)
 
 
 _ERROR_LIMIT_BYTES: Final = 256 * 1024
@@ -248,95 +270,4 @@ def error_code(answer: Answer, *, is_mcp: bool) -> str | None:
         body = decoded(answer.body, answer.headers, _ERROR_LIMIT_BYTES)
     except UndecodableError:
         return None
-    return code_of(_value(body, answer.headers, is_mcp=is_mcp).content)
-
-
-def code_of(content: object) -> str | None:
-    """The code of an error: of a problem document, of an MCP tool's result, or of a JSON-RPC error's data."""
-    if not isinstance(content, dict):
-        return None
-    for place in (content.get("structuredContent") if content.get("isError") is True else None, _data(content)):
-        if isinstance(place, dict) and isinstance(place.get(_CODE), str):
-            return str(place[_CODE])
-    code = content.get(_CODE)
-    return code if isinstance(code, str) and ("status" in content or "retryable" in content) else None
-
-
-def _data(content: dict[str, Any]) -> object:
-    error = content.get("error")
-    return error.get("data") if isinstance(error, dict) else None
-
-
-def _header(headers: Headers, name: str) -> str:
-    if name == "content-type":
-        kind, charset = media_type(headers)
-        # RFC 8259 §8.1: JSON is UTF-8, said or not.
-        return kind if is_json(kind) and charset in ("", "utf-8") else f"{kind}; {charset}"
-    if name == "etag":
-        return "present" if values_of(headers, b"etag") else ""
-    return ", ".join(values_of(headers, name.encode()))
-
-
-def _distinct(differences: Iterable[Difference]) -> Iterable[Difference]:
-    """One of each path and kind: the items of an array differ in the same way."""
-    found: dict[tuple[str, Kind], Difference] = {}
-    for difference in differences:
-        found.setdefault((difference.path, difference.kind), difference)
-    return found.values()
-
-
-# --- server-sent events and MCP ------------------------------------------------------------------------------------
-
-
-def _of_events(body: bytes) -> list[dict[str, Any]]:
-    return [{"event": kind, "data": _parsed(data)} for kind, data in events(body)]
-
-
-def _parsed(text: str) -> object:
-    """A text as the JSON that it is, else as it is."""
-    if text[:1] not in ("{", "["):
-        return text
-    try:
-        return parse(text)
-    except UnreadableError:
-        return text
-
-
-def _mcp_of_events(body: bytes) -> object:
-    """The answer among the messages of a stream; notifications before it are no part of it.
-
-    Raises:
-        UnreadableError: There is none.
-    """
-    for _, data in reversed(events(body)):
-        message = parse(data) if data else None
-        if isinstance(message, dict) and ("result" in message or "error" in message):
-            return _mcp_message(message)
-    raise UnreadableError("the stream holds no answer")
-
-
-def _mcp_message(message: object) -> object:
-    """What an MCP answer says, without its envelope: ids and `_meta` belong to the exchange."""
-    if not isinstance(message, dict):
-        return message
-    if isinstance(message.get("error"), dict):
-        return {"error": {name: value for name, value in message["error"].items() if name != "message"}}
-    result = message.get("result")
-    if not isinstance(result, dict):
-        return message
-    said = {name: value for name, value in result.items() if name != "_meta"}
-    # Absent means that it is none (MCP, CallToolResult).
-    if "content" in said:
-        said.setdefault("isError", False)
-    if isinstance(said.get("content"), list):
-        said["content"] = [_mcp_block(block) for block in said["content"]]
-    return said
-
-
-def _mcp_block(block: object) -> object:
-    if not isinstance(block, dict):
-        return block
-    kept = {name: value for name, value in block.items() if name not in ("_meta", "annotations")}
-    if kept.get("type") == "text" and isinstance(kept.get("text"), str):
-        kept["text"] = _parsed(kept["text"])
-    return kept
+    return code_of(said_in(body, answer.headers, is_mcp=is_mcp).content)

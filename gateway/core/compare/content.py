@@ -42,14 +42,18 @@ def decoded(body: bytes, headers: Headers, limit: int = DECODED_LIMIT_BYTES) -> 
     return body
 
 
+def media_types(headers: Headers) -> list[tuple[str, str]]:
+    """Media type and charset of every `Content-Type`, in lower case; empty where not given."""
+    found = []
+    for value in values_of(headers, b"content-type"):
+        charset = _CHARSET.search(value)
+        found.append((_PARAMETER.split(value, maxsplit=1)[0].lower(), charset[1].lower() if charset else ""))
+    return found
+
+
 def media_type(headers: Headers) -> tuple[str, str]:
-    """Media type and charset of an answer, in lower case; empty where not given."""
-    values = values_of(headers, b"content-type")
-    if not values:
-        return "", ""
-    kind = _PARAMETER.split(values[0], maxsplit=1)[0].lower()
-    charset = _CHARSET.search(values[0])
-    return kind, charset[1].lower() if charset else ""
+    """Media type and charset that an answer is read by: the first."""
+    return next(iter(media_types(headers)), ("", ""))
 
 
 def is_json(kind: str) -> bool:

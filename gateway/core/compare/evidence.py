@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from gateway.core.compare.difference import Difference
 from gateway.core.compare.noise import is_relaxed_by
+from gateway.core.compare.rule_tree import RuleTree
 from gateway.core.compare.rules import Relax
-from gateway.core.compare.tree import Difference
 
 _SIGNATURE_DIGITS: Final = 16
 
@@ -71,9 +72,10 @@ def replayed(groups: Iterable[Mapping[str, Any]], relaxed: Mapping[str, Relax]) 
         Each group with `passes` and the differences that are `left`.
     """
     judged = []
+    tree = RuleTree.of_learnt(relaxed)
     for group in groups:
         found = [Difference.from_document(document) for document in group["differences"]]
-        left = [difference for difference in found if not is_relaxed_by(difference, relaxed)]
+        left = [difference for difference in found if not is_relaxed_by(difference, tree)]
         judged.append(
             {
                 "signature": group["signature"],

@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import json
+import marshal
 from decimal import Decimal
 from typing import Any, Final, NoReturn
+
+Json = Any
+"""Any JSON value: None, bool, int, Decimal, str, list, dict."""
 
 DEPTH: Final = 100
 """Deeper values are not compared: no honest answer is so deep."""
@@ -42,12 +46,30 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_number).encode("utf-8", "surrogatepass")
 
 
+def is_identical(left: Json, right: Json) -> bool:
+    """Whether two values that are equal to Python are surely the same JSON: to Python `1`, `1.0` and `true` are equal.
+
+    False does not mean that they differ: members may stand in another order, or numbers be decimal.
+    """
+    if left.__class__ is not right.__class__:
+        return False
+    if left.__class__ not in _CONTAINERS:
+        return True
+    try:
+        return marshal.dumps(left, _PLAIN_FORMAT) == marshal.dumps(right, _PLAIN_FORMAT)
+    except ValueError:
+        # It knows no decimals.
+        return False
+
+
 def _number(value: object) -> object:
     if isinstance(value, Decimal):
         sign, digits, exponent = value.as_tuple()
         # Not `normalize`: that rounds to 28 digits, and knows exponents that are too large for it.
         plain = "".join(map(str, digits)).rstrip("0") or "0"
-        return f"{'-' * sign}{plain}e{int(exponent) + len(digits) - len(plain) if plain != '0' else 0}"
+        text = f"{'-' * sign}{plain}e{int(exponent) + len(digits) - len(plain) if plain != '0' else 0}"
+        # Not the text alone: a service may send that very text.
+        return {_NUMBER: text}
     raise TypeError(type(value))
 
 
@@ -60,13 +82,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refused(_: str) -> NoReturn:
     raise UnreadableError("NaN or Infinity")
-
-
-def _whole(text: str) -> int:
-    # Python refuses longer ones, since reading them takes quadratic time.
-    if len(text) > _DIGITS:
-        raise UnreadableError("a number is too long")
-    return int(text)
 
 
 def _decimal(text: str) -> Decimal:
@@ -109,7 +124,11 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 
 _DIGITS: Final = 1000
+_CONTAINERS: Final = (dict, list)
+_PLAIN_FORMAT: Final = 2
+"""Of `marshal`: the last one without references, which depend on who else holds a text."""
+_NUMBER: Final = "\udc00"
+"""No member of honest JSON: half a character."""
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_refused, parse_int=_whole, parse_float=_decimal
-)
+# Whole numbers are read by Python itself, which refuses those of more than 4300 digits.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refused, parse_float=_decimal)

@@ -1,7 +1,7 @@
-"""What comparison lets pass: rules by path, compiled into a tree that is walked beside the values.
+"""What comparison lets pass: rules by path. `rule_tree` says which of them count for a part.
 
-A path is `$`, then `.name`, `.*` (any member) or `[*]` (any item), such as `$.commits[*].date`; `$..name` is that
-member at any depth. Where a name and `*` both fit, the name counts.
+A path is `$`, then `.name`, `.{}` (any member whose name may be data), `.*` (any member) or `[*]` (any item), such as
+`$.commits[*].date`; `$..name` is that member at any depth.
 """
 
 from __future__ import annotations
@@ -11,28 +11,67 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from enum import Flag, auto
 from typing import Any, Final, Self
 
+from gateway.core.compare.names import ITEMS
+
+DEEP: Final = ".."
 _STEP: Final = re.compile(r"\.\.(?P<deep>[^.\[\]]+)$|\.(?P<member>[^.\[\]]+)|(?P<items>\[\*\])")
 _LONGEST: Final = 512
 
-DEFAULT_HEADERS: Final = ("content-type", "location", "cache-control", "content-language")
+DEFAULT_HEADERS: Final = ("content-type", "etag", "location", "cache-control", "content-language")
 
 
 class PathError(ValueError):
     """A path cannot be read."""
 
 
-class Relax(StrEnum):
-    """What was learnt, and accepted, about a volatile part. Nothing is ever left out: its shape must still agree."""
+class Relax(Flag):
+    """What was learnt, and accepted, about a volatile part; several at once for one part.
 
-    SHAPE = "shape"
+    Nothing is ever left out: what is not relaxed must still agree.
+    """
+
+    SHAPE = auto()
     """The value differs from call to call: type and form must agree."""
-    ORDER = "order"
+    ORDER = auto()
     """Items come in any order."""
-    PRESENCE = "presence"
+    PRESENCE = auto()
     """It may be missing on either side."""
+    LENGTH = auto()
+    """An array may have more items on one side."""
+    NULL = auto()
+    """It may be null on either side."""
+    NUMBER = auto()
+    """A number may be a whole one on one side, and a decimal one on the other."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:  # noqa: ANN401 - as `Flag` has it
+        """`Relax("shape")`; several words are joined by `+`."""
+        if not isinstance(value, str):
+            return super()._missing_(value)
+        return cls.of(value.split("+"))
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> Self:
+        """All that the words name.
+
+        Raises:
+            ValueError: One names nothing.
+        """
+        found = cls(0)
+        for word in words:
+            relax = cls.__members__.get(word.upper()) if word.islower() else None
+            if relax is None:
+                raise ValueError(f"{word[:40]!r} is no relaxation; write one of {', '.join(cls(~0).words)}")
+            found |= relax
+        return found
+
+    @property
+    def words(self) -> list[str]:
+        """Each by its name, in lower case."""
+        return [str(relax.name).lower() for relax in self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +82,13 @@ class Rule:
         ignore: Not at all. For operators alone; learning never proposes it.
         unordered: An array is a bag of items.
         keyed: An array's items are paired by this member.
+        any_length: An array may have more items on one side; those of the other must stand in it.
         optional: It may be missing.
+        nullable: It may be null on one side.
+        loose_number: `1` equals `1.0`.
         shape: Type and form must agree, not the value.
+        form: What it must be, whatever its value: one of `shapes.FORMS`.
+        normalise: What is replaced in a text before it is compared: names of `shapes.TOKENS`.
         abs_tolerance: Numbers may differ by so much.
         rel_tolerance: Or by this share of the greater.
         within_s: Times may be so far apart, in seconds.
@@ -53,8 +97,13 @@ class Rule:
     ignore: bool = False
     unordered: bool = False
     keyed: str | None = None
+    any_length: bool = False
     optional: bool = False
+    nullable: bool = False
+    loose_number: bool = False
     shape: bool = False
+    form: str | None = None
+    normalise: tuple[str, ...] = ()
     abs_tolerance: str | None = None
     rel_tolerance: str | None = None
     within_s: float | None = None
@@ -62,7 +111,44 @@ class Rule:
     def joined(self, other: Rule) -> Rule:
         """Both at once; where both name a value, the other's."""
         mine, theirs = asdict(self), asdict(other)
-        return Rule(**{name: theirs[name] or mine[name] for name in mine})
+        return Rule(**{name: mine[name] if _is_unsaid(theirs[name]) else theirs[name] for name in mine})
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Rule:
+        """Reads what `asdict` made, out of JSON."""
+        return cls(**{**document, "normalise": tuple(document.get("normalise", ()))})
+
+
+def rule_of(relax: Relax) -> Rule:
+    """A relaxation as a rule."""
+    return Rule(
+        shape=Relax.SHAPE in relax,
+        unordered=Relax.ORDER in relax,
+        optional=Relax.PRESENCE in relax,
+        any_length=Relax.LENGTH in relax,
+        nullable=Relax.NULL in relax,
+        loose_number=Relax.NUMBER in relax,
+    )
+
+
+def relaxation_of(rule: Rule) -> Relax:
+    """What of a rule could have been learnt."""
+    granted = {
+        Relax.SHAPE: rule.shape,
+        Relax.ORDER: rule.unordered,
+        Relax.PRESENCE: rule.optional,
+        Relax.LENGTH: rule.any_length,
+        Relax.NULL: rule.nullable,
+        Relax.NUMBER: rule.loose_number,
+    }
+    found = Relax(0)
+    for relax, is_granted in granted.items():
+        found |= relax if is_granted else Relax(0)
+    return found
+
+
+def _is_unsaid(value: object) -> bool:
+    return value is None or value is False or value == ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,101 +182,34 @@ class ComparisonRules:
             "incomparable_codes": sorted(self.incomparable_codes),
             "loose_numbers": self.loose_numbers,
             "is_comparable": self.is_comparable,
-            "relaxed": {path: relax.value for path, relax in self.relaxed.items()},
+            "relaxed": {path: relax.words for path, relax in self.relaxed.items()},
         }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """Reads what `document` wrote."""
         return cls(
-            by_path={path: Rule(**rule) for path, rule in document["by_path"].items()},
+            by_path={path: Rule.from_document(rule) for path, rule in document["by_path"].items()},
             headers=tuple(document["headers"]),
             equal_statuses=tuple(frozenset(group) for group in document["equal_statuses"]),
             incomparable_codes=frozenset(document["incomparable_codes"]),
             loose_numbers=document["loose_numbers"],
             is_comparable=document["is_comparable"],
-            relaxed={path: Relax(relax) for path, relax in document["relaxed"].items()},
+            relaxed={path: Relax.of(words) for path, words in document["relaxed"].items()},
         )
 
     def relaxed_by(self, learnt: Mapping[str, Relax]) -> Self:
         """The same with more relaxations."""
-        return replace(self, relaxed={**self.relaxed, **learnt})
+        none = Relax(0)
+        return replace(
+            self, relaxed={**self.relaxed, **{path: self.relaxed.get(path, none) | learnt[path] for path in learnt}}
+        )
 
     @property
     def version(self) -> str:
         """Names these rules: a digest of all of them."""
         text = json.dumps(self.document(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    def tree(self) -> RuleTree:
-        """Compiled for a walk."""
-        tree = RuleTree()
-        for path, rule in self.by_path.items():
-            tree.put(split_path(path), rule)
-        for path, relax in self.relaxed.items():
-            tree.put(split_path(path), _AS_RULE[relax])
-        return tree
-
-
-_AS_RULE: Final = {
-    Relax.SHAPE: Rule(shape=True),
-    Relax.ORDER: Rule(unordered=True),
-    Relax.PRESENCE: Rule(optional=True),
-}
-
-
-class Node:
-    """The rules for one part and for what is below it.
-
-    Attributes:
-        rule: Of the part itself, or None.
-        members: Below it, by name; `*` for any other.
-        items: Of an array's items, or None.
-    """
-
-    __slots__ = ("items", "members", "rule")
-
-    def __init__(self) -> None:
-        self.rule: Rule | None = None
-        self.members: dict[str, Node] = {}
-        self.items: Node | None = None
-
-
-class RuleTree:
-    """All rules of an operation.
-
-    Attributes:
-        root: Of the whole value.
-        deep: Of members at any depth, by name; they come first.
-    """
-
-    __slots__ = ("deep", "root")
-
-    def __init__(self) -> None:
-        self.root = Node()
-        self.deep: dict[str, Node] = {}
-
-    def put(self, steps: Iterable[str], rule: Rule) -> None:
-        """Adds a rule."""
-        node = self.root
-        for step in steps:
-            if step == ITEMS:
-                node.items = node.items or Node()
-                node = node.items
-            elif step.startswith(".."):
-                node = self.deep.setdefault(step[2:], Node())
-            else:
-                node = node.members.setdefault(step, Node())
-        node.rule = rule if node.rule is None else node.rule.joined(rule)
-
-    def member(self, node: Node | None, name: str) -> Node | None:
-        """What is known of a member of the part at `node`."""
-        if self.deep and name in self.deep:
-            return self.deep[name]
-        return None if node is None else node.members.get(name) or node.members.get("*")
-
-
-ITEMS: Final = "[*]"
 
 
 def split_path(path: str) -> list[str]:
@@ -207,6 +226,6 @@ def split_path(path: str) -> list[str]:
         found = _STEP.match(path, at)
         if found is None or (found["deep"] and at != 1):
             raise PathError(f'"{path[:80]}" is no path; write such as $.commits[*].date or $..updated_at')
-        steps.append(f"..{found['deep']}" if found["deep"] else found["member"] or ITEMS)
+        steps.append(f"{DEEP}{found['deep']}" if found["deep"] else found["member"] or ITEMS)
         at = found.end()
     return steps

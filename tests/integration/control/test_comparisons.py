@@ -133,7 +133,7 @@ async def test_noise_is_proposed_accepted_and_taken_back(desk: Desk) -> None:
     assert item["accepted"] == {}
     answer = await desk.ask("PATCH", "/v1/noise/work.read", {"accept": ["$.at"], "reason": "a clock"}, by="operator")
     assert answer.status_code == 200, answer.text
-    assert answer.json()["accepted"] == {"$.at": "shape"}
+    assert answer.json()["accepted"] == {"$.at": ["shape"]}
     assert [p["path"] for p in answer.json()["proposals"]] == ["$.bad"]
     stored = await NoiseStore(desk.side_client, "git").read()
     assert stored.version == 1
@@ -168,3 +168,39 @@ async def test_damaged_noise_relaxes_nothing(desk: Desk) -> None:
         before = await store.read()
         assert before.relaxed == {}
     assert await store.replace(before, {"a": {"$.a": Relax.SHAPE}}) is not None
+
+
+async def test_while_somebody_reads_it_noise_stays_as_it_is(desk: Desk) -> None:
+    await learnt(desk)
+    store = NoiseStore(desk.side_client, "git")
+    accept = {"accept": ["$.at"], "reason": "r"}
+    await store.freeze("gate workspace", time.time() + 60)
+    answer = await desk.ask("PATCH", "/v1/noise/work.read", accept)
+    assert (answer.status_code, answer.json()["code"], answer.json()["rule"]) == (422, "rule_violation", "noise_frozen")
+    assert "gate workspace" in answer.json()["detail"]
+    await store.thaw("gate workspace")
+    assert (await desk.ask("PATCH", "/v1/noise/work.read", accept)).status_code == 200
+    # Whoever froze it died.
+    await store.freeze("gate workspace", time.time() - 1)
+    assert (await desk.ask("PATCH", "/v1/noise/work.read", {"drop": ["$.at"], "reason": "r"})).status_code == 200
+
+
+async def test_a_part_is_accepted_in_all_its_ways_and_again(desk: Desk) -> None:
+    noise = NoiseCounts()
+    missing, null = (
+        Difference("$.at", Kind.MISSING, "string:time"),
+        Difference("$.at", Kind.TYPE, "null", "string:time"),
+    )
+    for n in range(90):
+        noise.note_pair([(AT, missing, null)[n % 3]], [f"$.leaf{leaf}" for leaf in range(30)])
+    await report(desk, RequestCounters(), noise)
+
+    async def known() -> bool:
+        return any(item["pairs"] == 90 for item in await items(desk, "/v1/noise"))
+
+    await until_async(known, "the noise is known")
+    accept = {"accept": ["$.at"], "reason": "r"}
+    for _ in range(2):
+        answer = await desk.ask("PATCH", "/v1/noise/work.read", accept)
+        assert answer.json()["accepted"] == {"$.at": ["shape", "presence", "null"]}, answer.text
+        assert answer.json()["proposals"] == []

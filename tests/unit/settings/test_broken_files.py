@@ -42,6 +42,21 @@ CASES: dict[str, Break] = {
     "one is no boolean": read("strict: 1", "strict", "must be true or false, not 1"),
     "unknown class": Break("read, group", "reads, group", 11, "operations.cart.read.class", "did you mean read?"),
     "unknown writes": Break("writes: none", "writes: maybe", 8, "groups.cart.writes", "one of dual, shared, none"),
+    "unknown form": read('compare: {parts: {"$.a": {form: uid}}}', "compare.parts.$.a.form", 'not "uid"'),
+    "nothing to normalise": read(
+        'compare: {parts: {"$.a": {normalise: []}}}', "compare.parts.$.a.normalise", "at least 1"
+    ),
+    "unknown token": read(
+        'compare: {parts: {"$.a": {normalise: [sha1]}}}', "compare.parts.$.a.normalise[0]", 'not "sha1"'
+    ),
+    "two ways to pair": read(
+        'compare: {parts: {"$.a": {unordered: true, keyed: id}}}', "compare.parts.$.a", "is unordered and keyed"
+    ),
+    "a form with a bound": read(
+        'compare: {parts: {"$.a": {form: hex, within_s: 5}}}',
+        "compare.parts.$.a.within_s",
+        "has no effect: form: hex",
+    ),
     "unknown stage": read("stage: lives", "stage", f'{STAGES}"lives"; did you mean live?'),
     "stage as boolean": read("stage: false", "stage", f"{STAGES}false; write off"),
     "stage as number": read("stage: 3", "stage", f"{STAGES}3"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.compare.rules import Rule
 from gateway.core.model import Balance, Deadlines, HealthProbe, Instance, OperationClass, Side, Writes
 from gateway.settings import load_migration
 from gateway.settings.addresses import is_placeholder
@@ -188,3 +189,33 @@ class TestDigest:
     )
     def test_any_other_change_does(self, tmp_path: Path, edit: tuple[str, str]) -> None:
         assert self.digest(tmp_path, edit) != self.digest(tmp_path)
+
+
+def test_parts_say_how_they_are_compared(tmp_path: Path) -> None:
+    parts = '{"$.a": {form: uuid}, "$.b": {normalise: [sha, time]}, "$.{}": {nullable: true, any_length: true}}'
+    text = edited((READ, f"{READ}compare: {{parts: {parts}}}, "))
+    rules = load(tmp_path, text).definition.operations["cart.read"].comparison
+    assert rules.by_path == {
+        "$.a": Rule(form="uuid"),
+        "$.b": Rule(normalise=("sha", "time")),
+        "$.{}": Rule(nullable=True, any_length=True),
+    }
+    assert "etag" in rules.headers
+
+
+def test_the_example_in_the_docs_can_be_loaded(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "comparison.md").read_text(encoding="utf-8")
+    [example] = [block.partition("```")[0] for block in page.split("```yaml\n")[1:]]
+    lines = "".join(f"    {line}\n" for line in example.splitlines())
+    text = edited(
+        (f'{READ}class: read, group: cart, match: {{rest: "GET /carts/{{id}}", mcp: cart_read}}}}\n', _SPREAD + lines)
+    )
+    assert len(load(tmp_path, text).definition.operations["cart.read"].comparison.by_path) == example.count('"$')
+
+
+_SPREAD = """\
+  cart.read:
+    class: read
+    group: cart
+    match: {rest: "GET /carts/{id}", mcp: cart_read}
+"""

@@ -11,7 +11,7 @@ import brotli
 import pytest
 
 from gateway.core.compare.answers import Answer, Comparer, Pairing, Result, Why
-from gateway.core.compare.rules import ComparisonRules
+from gateway.core.compare.rules import ComparisonRules, Rule
 
 JSON = (b"content-type", b"application/json")
 
@@ -58,6 +58,56 @@ def test_chosen_headers_must_agree() -> None:
     html = (b"content-type", b"text/html")
     assert verdict(answer({}), answer(b"{}", 200, html)) == differs("header:content-type header", "body body")
     assert verdict(answer({}), answer({}, 200, (b"content-type", b"application/json; charset=utf-8"))) == MATCH
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        (b"/a", b"/b", False),
+        (b"http://old:9001/a?x=1", b"https://new.example/a?x=1", True),
+        (b"http://old:9001/a", b"/a", True),
+        (b"//old/a", b"http://new/a", True),
+        (b"http://old", b"http://new/", True),
+        (b"http://old/a?x=1", b"http://new/a?x=2", False),
+        (b"mailto:a@old", b"mailto:a@new", False),
+        (b"a/b", b"/a/b", False),
+    ],
+)
+def test_a_place_is_compared_without_the_host_of_the_side(one: bytes, other: bytes, is_same: bool) -> None:
+    left, right = answer(b"", 302, (b"location", one)), answer(b"", 302, (b"location", other))
+    assert verdict(left, right) == (MATCH if is_same else differs("header:location header"))
+
+
+def test_of_a_redirect_the_place_counts_and_not_what_is_said_besides() -> None:
+    place = (b"location", b"/a")
+    assert verdict(answer(b"see here", 302, place), answer(b"see there", 302, place)) == MATCH
+    assert verdict(answer(b"", 302, place), answer(b"", 307, place)) == differs("status status")
+
+
+def test_whether_there_is_an_etag_counts_and_not_which() -> None:
+    one, other = (b"etag", b'"a"'), (b"etag", b'W/"b"')
+    assert verdict(answer({}, 200, JSON, one), answer({}, 200, JSON, other)) == MATCH
+    assert verdict(answer({}, 200, JSON, one), answer({}, 200, JSON)) == differs("header:etag header")
+
+
+def test_a_second_content_type_is_not_ignored() -> None:
+    twice = answer({}, 200, JSON, (b"content-type", b"text/html"))
+    assert verdict(answer({}), twice) == differs("header:content-type header")
+    assert verdict(twice, answer({"a": 1}, 200, JSON, (b"content-type", b"text/html"))) == differs("$.a extra")
+
+
+def test_of_two_refusals_the_status_and_the_code_count() -> None:
+    def refusal(status: int = 404, **members: object) -> Answer:
+        return answer({"status": status, **members}, status)
+
+    one = refusal(code="not_found", message="no such file a")
+    assert verdict(one, refusal(code="not_found", message="there is no a", trace="x")) == MATCH
+    assert verdict(one, refusal(code="path_refused", message="no such file a")) == differs("code value")
+    assert verdict(one, refusal(409, code="not_found")) == differs("status status")
+    assert verdict(one, refusal()) == differs("code missing")
+    assert verdict(refusal(), one) == differs("code extra")
+    assert verdict(answer(b"gone", 410, (b"content-type", b"text/plain")), answer(b"", 410)) == MATCH
+    assert verdict(one, answer({}))[0] == "differs"
 
 
 def test_codings_are_undone() -> None:
@@ -126,6 +176,16 @@ def test_codes_that_blame_a_side_are_failures_and_others_are_answers() -> None:
     assert verdict(answer({}), busy)[0] == "differs"
 
 
+def test_equal_failures_agree_in_nothing() -> None:
+    failed = answer({"code": "internal", "status": 500, "retryable": False}, 409)
+    pairing = Pairing(failure_codes=frozenset({"internal"}))
+    assert verdict(failed, failed, pairing) == incomparable(Why.BOTH_FAILED)
+    packed = answer(gzip.compress(failed.body), 409, JSON, (b"content-encoding", b"gzip"))
+    assert verdict(packed, packed, pairing) == incomparable(Why.BOTH_FAILED)
+    assert verdict(failed, failed) == MATCH
+    assert verdict(answer({"code": "a"}), answer({"code": "a"}), pairing) == MATCH
+
+
 def test_what_only_one_side_knows_is_set_apart() -> None:
     unknown = answer({"code": "unknown_workspace", "status": 404}, 404)
     codes: dict[str, Any] = {"incomparable_codes": frozenset({"unknown_workspace"})}
@@ -142,6 +202,17 @@ def test_text_is_compared_by_its_bytes() -> None:
     text = (b"content-type", b"text/plain")
     assert verdict(answer(b"a", 200, text), answer(b"a", 200, text)) == MATCH
     assert verdict(answer(b"a", 200, text), answer(b"b", 200, text)) == differs("body body")
+
+
+def test_a_text_may_be_normalised_before_it_is_compared() -> None:
+    text = (b"content-type", b"text/plain")
+    left = answer(b"run 6a1f1e0c-0000-4000-8000-000000000001 at 2026-01-01T00:00:00Z: ok", 200, text)
+    right = answer(b"run 7b1f1e0c-0000-4000-8000-0000000000ff at 2026-02-01T00:00:00Z: ok", 200, text)
+    rules = {"$": Rule(normalise=("uuid", "time"))}
+    assert verdict(left, right, by_path=rules) == MATCH
+    assert verdict(left, answer(right.body + b"?", 200, text), by_path=rules) == differs("body body")
+    assert verdict(left, answer(b"\xff", 200, text), by_path=rules) == differs("body body")
+    assert verdict(left, right) == differs("body body")
 
 
 def test_another_charset_is_compared_by_its_bytes() -> None:
@@ -194,6 +265,14 @@ def test_a_stream_is_compared_by_its_answer() -> None:
     assert changed == differs("$.content[*].text.a value", "$.structuredContent.a value")
 
 
+def test_whether_an_answer_of_mcp_comes_as_a_stream_does_not_count() -> None:
+    message = rpc(tool({"a": 1}))
+    assert verdict(answer(message), stream(message), MCP) == MATCH
+    assert verdict(answer(message), stream(message))[0] == "differs"
+    html = answer(json.dumps(message).encode(), 200, (b"content-type", b"text/html"))
+    assert verdict(answer(message), html, MCP) == differs("header:content-type header", "body body")
+
+
 def test_a_stream_that_was_cut_is_no_answer() -> None:
     assert verdict(stream(rpc({"a": 1})), stream(rpc({"a": 1}), end=b"")) == differs("body body")
 
@@ -209,6 +288,12 @@ def test_errors_over_mcp() -> None:
     well = answer(rpc(tool({"a": 1})))
     assert verdict(well, failed, MCP) == incomparable(Why.CANDIDATE_ERROR)
     assert verdict(well, refused, MCP)[0] == "differs"
+    assert verdict(failed, failed, MCP) == incomparable(Why.BOTH_FAILED)
+    assert verdict(refused, refused, MCP) == MATCH
+    reworded = answer(rpc(tool({"code": "not_found", "message": "y", "retryable": False}, is_error=True)))
+    assert verdict(refused, reworded, MCP) == MATCH
+    other = answer(rpc(tool({"code": "too_large", "message": "x", "retryable": False}, is_error=True)))
+    assert verdict(refused, other, MCP) == differs("code value")
     error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32603, "message": "a", "data": {"code": "x"}}}
     same = {"jsonrpc": "2.0", "id": 2, "error": {"code": -32603, "message": "b", "data": {"code": "x"}}}
     assert verdict(answer(error), answer(same), MCP) == MATCH
