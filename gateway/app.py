@@ -306,6 +306,7 @@ class DataPlane:
             "upstream": self._upstream_counts(),
             "noise": self._shadow.noise(),
             "shadow": self._shadow.state(),
+            "evidence_dropped": self._evidence.dropped,
             "guards": self._evaluator.states(),
             **self._counters.blob(),
         }
@@ -325,7 +326,7 @@ class DataPlane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shadow.aclose()
         await self._signals.forget([self._signals.process])
-        await self._evidence.flush()
+        await self._evidence.aclose()
         await self._published.aclose()
         upstreams = (*self._upstreams.values(), *self._copiers.values())
         await asyncio.gather(self.state.aclose(), *(upstream.aclose() for upstream in upstreams))

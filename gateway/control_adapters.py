@@ -22,7 +22,7 @@ from gateway.state.codec import CodecError
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.counters import CounterStore
 from gateway.state.drills import DrillStore
-from gateway.state.evidence import EvidenceStore
+from gateway.state.evidence import EvidenceStore, Order
 from gateway.state.feed import PolicyFeed
 from gateway.state.noise import AcceptedNoise, NoiseStore
 from gateway.state.policy_store import PolicyStore
@@ -129,9 +129,11 @@ class StoredEvidence:
     def __init__(self, store: EvidenceStore) -> None:
         self._store = store
 
-    async def page(self, limit: int, cursor: str | None, operation: str | None) -> tuple[list[Document], str | None]:
+    async def page(
+        self, limit: int, cursor: str | None, operation: str | None, order: str
+    ) -> tuple[list[Document], str | None]:
         """See the port."""
-        return await _ask_twice(lambda: self._store.page(limit, cursor, operation))
+        return await _ask_twice(lambda: self._store.page(limit, cursor, operation, Order(order)))
 
 
 class StoredNoise:

@@ -58,6 +58,11 @@ from gateway.errors import TokenExistsError
 
 _CURSOR: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _OFFSET: Final = re.compile(r"[0-9]{1,9}")
+_GROUPS_BEHIND: Final = {
+    "last_seen": re.compile(r"[0-9]{1,12}\.[0-9]{1,9}-[0-9a-f]{16}"),
+    "signature": re.compile(r"[0-9a-f]{16}"),
+}
+"""What a cursor between groups of differences looks like, by their order."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -258,9 +263,12 @@ class Handlers:
 
     async def comparisons(self, call: Call) -> Response:
         """Differences between the answers of both sides."""
-        limit, cursor = _page_of(call.query, _OFFSET)
+        order = call.query.get("order", "last_seen")
+        if order not in _GROUPS_BEHIND:
+            raise invalid("order: write last_seen or signature")
+        limit, cursor = _page_of(call.query, _GROUPS_BEHIND[order])
         try:
-            items, following = await self._parts.evidence.page(limit, cursor, call.query.get("operation"))
+            items, following = await self._parts.evidence.page(limit, cursor, call.query.get("operation"), order)
         except StoreUnavailableError as exc:
             raise unavailable(str(exc)) from exc
         page = answers.ComparisonPage.model_validate({"items": items, "next": following})

@@ -170,8 +170,10 @@ class Counters(Protocol):
 class Evidence(Protocol):
     """Kept differences. Every method may raise `StoreUnavailableError`."""
 
-    async def page(self, limit: int, cursor: str | None, operation: str | None) -> tuple[list[Document], str | None]:
-        """Groups, last seen first, and the cursor of the next page or None."""
+    async def page(
+        self, limit: int, cursor: str | None, operation: str | None, order: str
+    ) -> tuple[list[Document], str | None]:
+        """Groups and the cursor of the next page or None; `order` is `last_seen` or `signature`."""
         ...
 
 

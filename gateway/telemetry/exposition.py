@@ -131,6 +131,11 @@ def _shadow(totals: Counts, ledger: Ledger) -> Iterator[Metric]:
         for result, count in sorted(counts.items()):
             compared.add_metric([operation, result], count)
     yield compared
+    yield CounterMetricFamily(
+        "crossfade_evidence_dropped",
+        "Differences that are counted and not kept: too many others waited to be written.",
+        totals.get("evidence_dropped", 0),
+    )
     copies = CounterMetricFamily(
         "crossfade_copies", "Copies of reads by how they ended.", labels=["operation", "side", "outcome"]
     )

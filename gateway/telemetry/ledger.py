@@ -24,6 +24,7 @@ _COUNTED: Final = (
     "comparisons",
     "copies",
     "noise",
+    "evidence_dropped",
     "saved",
     "forged",
     "force_ignored",

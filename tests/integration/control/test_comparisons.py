@@ -12,7 +12,7 @@ from gateway.core.compare.noise import NoiseCounts
 from gateway.core.compare.rules import Relax
 from gateway.core.compare.tree import Difference, Kind
 from gateway.state.counters import CounterStore
-from gateway.state.evidence import GROUPS, EvidenceStore
+from gateway.state.evidence import EvidenceStore
 from gateway.state.noise import NoiseStore
 from gateway.telemetry.counters import RequestCounters
 from tests.support.control import Desk, Json
@@ -95,13 +95,58 @@ async def test_evidence_is_grouped_and_read_in_pages_last_seen_first(desk: Desk)
     assert [group["differences"][0]["path"] for group in found[1:3]] == ["$.part24", "$.part23"]
 
 
-async def test_evidence_is_bounded(desk: Desk) -> None:
+async def pages_while_groups_are_seen_again(desk: Desk, order: str) -> list[str]:
+    """The names on all pages; after each page the group that was seen longest ago is seen again."""
     store = EvidenceStore(desk.side_client, "git")
-    for start in range(0, GROUPS + 200, 300):
-        for n in range(start, start + 300):
-            store.note(finding(n))
+    for n in range(30):
+        store.note(finding(n))
+    await store.flush()
+    names: list[str] = []
+    query = f"/v1/comparisons?limit=7&order={order}"
+    page = (await desk.ask("GET", query)).json()
+    for n in range(30):
+        names += [group["signature"] for group in page["items"]]
+        if page["next"] is None:
+            return names
+        store.note(finding(n, at=9000.0 + n))
         await store.flush()
-    assert await desk.side_client.zcard("cf:git:evidence") == GROUPS
+        page = (await desk.ask("GET", f"{query}&cursor={page['next']}")).json()
+    raise AssertionError("the pages have no end")
+
+
+async def test_a_walk_by_name_misses_no_group_though_groups_are_seen_again(desk: Desk) -> None:
+    names = await pages_while_groups_are_seen_again(desk, "signature")
+    assert len(names) == len(set(names)) == 30
+
+
+async def test_a_walk_by_last_seen_shows_no_group_twice(desk: Desk) -> None:
+    names = await pages_while_groups_are_seen_again(desk, "last_seen")
+    # Those that went to the front meanwhile are on the first page, for whoever looks again.
+    assert len(names) == len(set(names)) == 27
+
+
+async def test_groups_seen_at_the_same_moment_are_all_shown(desk: Desk) -> None:
+    store = EvidenceStore(desk.side_client, "git")
+    for n in range(30):
+        store.note(finding(n, at=1000.5))
+    await store.flush()
+    names: list[str] = []
+    query = "/v1/comparisons?limit=4"
+    while True:
+        page = (await desk.ask("GET", query)).json()
+        names += [group["signature"] for group in page["items"]]
+        if page["next"] is None:
+            break
+        query = f"/v1/comparisons?limit=4&cursor={page['next']}"
+    assert len(names) == len(set(names)) == 30
+
+
+@pytest.mark.parametrize(
+    "query", ["order=first", "order=signature&cursor=1000.0-0123456789abcdef", "cursor=0123456789abcdef"]
+)
+async def test_an_order_or_a_cursor_of_another_one_is_refused(desk: Desk, query: str) -> None:
+    answer = await desk.ask("GET", f"/v1/comparisons?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "cursor=x", "cursor=-1", "cursor=1-1"])

@@ -82,6 +82,12 @@ def test_the_rest_is_counted_too() -> None:
     assert found["crossfade_force_ignored_total", ()] == 1
 
 
+def test_evidence_that_found_no_place_is_counted_over_all_workers() -> None:
+    ledger = report(RequestCounters(), evidence_dropped=3)
+    ledger.take({"worker": "gateway-1", "incarnation": "2", "at": time.time(), "evidence_dropped": 4})
+    assert samples(ledger)["crossfade_evidence_dropped_total", ()] == 7
+
+
 def test_the_policy_is_shown_by_worker_and_targets_come_from_the_newest() -> None:
     counters = RequestCounters()
     ledger = report(counters, epoch=4, age_s=0.2, killed=["all"], targets={"git.status": 0.1})
