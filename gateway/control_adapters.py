@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.control.ports import Document, Relaxed, StoreUnavailableError
 from gateway.core.audit import AuditEntry
+from gateway.core.compare.tallies import Recent, recent
 from gateway.core.drill import DrillOrder, WorkerNote
 from gateway.core.model import Epoch, Latch, Policy
 from gateway.core.roles import Role, TokenInfo
@@ -207,6 +208,14 @@ class WorkerCounters:
     def window(self, now: float) -> tuple[Document, float]:
         """See the port."""
         return self.ledger.window(now)
+
+    def suspected(self, operation: str) -> int:
+        """See the port."""
+        return self.ledger.suspected(operation)
+
+    def agreement(self, unix_now: float) -> Mapping[str, Recent]:
+        """See the port."""
+        return recent(self.ledger.agreement(), unix_now)
 
     async def look(self) -> None:
         """Reads what the workers said.

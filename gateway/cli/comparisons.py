@@ -79,7 +79,7 @@ def noise_command(
 
 @asks_control
 def consistency_command(control: Control) -> Shown:
-    """Show how far both sides hold the same."""
+    """Show how far both sides hold the same, in the last 24 hours."""
     found = control.get("/v1/consistency")
     return Shown(found, lambda out: _print_consistency(out, found["items"]))
 
@@ -223,13 +223,15 @@ def _proposed(found: Document) -> str:
 def _print_consistency(out: Console, items: list[Document]) -> None:
     from rich.table import Table
 
-    table = Table("", "agreed", "mismatches", "agreement", "at least (95 %)", "not compared", box=None)
+    table = Table("", "agreed", "mismatches", "agreement", "at least (95 %)", "since", "not compared", box=None)
     for item in items:
         reasons = ", ".join(f"{why}: {count}" for why, count in sorted(item["incomparable"].items()))
         cells = (item["target"], item["matches"], item["mismatches"])
         shares = (percent_text(item["read_agreement"]), percent_text(item["read_agreement_at_least"]))
-        table.add_row(*map(plain, (*cells, *shares, reasons)))
+        since = None if item["since"] is None else _time(item["since"])
+        table.add_row(*map(plain, (*cells, *shares, since, reasons)))
     out.print(table)
+    out.print("of the last 24 hours; other rules of an operation begin its figure anew")
 
 
 def percent_text(share: float | None) -> str | None:

@@ -276,7 +276,7 @@ class Handlers:
 
     async def consistency(self, call: Call) -> Response:
         """How far both sides hold the same."""
-        items = consistency_items(self.acts.snapshot(), self._parts.counters.totals())
+        items = consistency_items(self.acts.snapshot(), self._parts.counters.agreement(time.time()))
         part, following = _part_of(items, call.query)
         return _answer(call, answers.ConsistencyList(items=part, next=following))
 
@@ -414,7 +414,7 @@ class Handlers:
 
     def _measured(self) -> Measured:
         counters = self._parts.counters
-        return Measured.of(counters.window(time.monotonic()), counters.totals(), counters.live)
+        return Measured.of(counters, time.monotonic(), time.time())
 
 
 def _answer(call: Call, answer: answers.Answer, epoch: int | None = None) -> Response:

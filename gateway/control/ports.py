@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from gateway.core.audit import AuditEntry
 from gateway.core.compare.rules import Relax
+from gateway.core.compare.tallies import Recent
 from gateway.core.feed_status import FeedStatus
 from gateway.core.file_policy import FilePolicy
 from gateway.core.model import Epoch, Latch, Policy, Scope
@@ -163,6 +164,18 @@ class Counters(Protocol):
 
         Args:
             now: Monotonic seconds.
+        """
+        ...
+
+    def suspected(self, operation: str) -> int:
+        """How many differences of an operation wait to be read again."""
+        ...
+
+    def agreement(self, unix_now: float) -> Mapping[str, Recent]:
+        """What came of comparisons in the last 24 hours, by operation.
+
+        Args:
+            unix_now: Unix seconds.
         """
         ...
 

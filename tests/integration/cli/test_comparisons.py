@@ -165,6 +165,14 @@ def test_a_replay_that_cannot_be_meant_is_a_usage_error(run: Crossfade, argument
     assert (refused.code, refused.document["code"]) == (2, "usage")
 
 
+def rules_in_force(run: Crossfade) -> str:
+    """The version of an operation's rules, as the workers say it."""
+    found = {item["target"]: item["rules"] for item in run("consistency", "--json").document["items"]}
+    rules: str = found["operation work.read"]
+    assert rules
+    return rules
+
+
 @pytest.fixture
 async def learnt(redis: RedisClient, run: Crossfade) -> None:
     """A worker that has seen a clock differ between two answers of one side, and compared a million reads."""
@@ -172,6 +180,7 @@ async def learnt(redis: RedisClient, run: Crossfade) -> None:
     for n in range(100):
         noise.note_pair([AT] if n % 2 else [], [f"$.leaf{leaf}" for leaf in range(30)])
         noise.note_raw([AT] if n % 2 else [])
+    counters.agreement.use({"work.read": rules_in_force(run)})
     counters.compared("work.read", "mismatch")
     for _ in range(999_999):
         counters.compared("work.read", "match")

@@ -22,8 +22,15 @@ AT = Difference("$.at", Kind.VALUE, "string:time", "string:time", "aa", "bb")
 BAD = Difference("$.bad", Kind.TYPE, "string", "integer")
 
 
-async def report(desk: Desk, counters: RequestCounters, noise: NoiseCounts | None = None, worker: str = "g-0") -> None:
-    blob: dict[str, Any] = {"worker": worker, "incarnation": "one", "at": time.time(), "epoch": 1, "age_s": 0}
+async def report(
+    desk: Desk,
+    counters: RequestCounters,
+    noise: NoiseCounts | None = None,
+    worker: str = "g-0",
+    at: float | None = None,
+) -> None:
+    said_at = time.time() if at is None else at
+    blob: dict[str, Any] = {"worker": worker, "incarnation": "one", "at": said_at, "epoch": 1, "age_s": 0}
     found = {"noise": {"work.read": noise.blob()}} if noise is not None else {}
     store = CounterStore(desk.side_client, "git")
     store.publish(worker, {**blob, "definition": "d", **counters.blob(), **found})
@@ -63,6 +70,62 @@ async def test_figures_are_of_all_workers_by_operation_and_group(desk: Desk) -> 
     metrics = (await desk.ask("GET", "/metrics", by=None)).text
     assert 'crossfade_comparisons_total{operation="work.read",result="mismatch"} 2.0' in metrics
     assert 'crossfade_mirror_total{operation="work.read",result="queue_full"} 2.0' in metrics
+
+
+async def test_the_figure_begins_anew_when_the_rules_of_an_operation_change(desk: Desk) -> None:
+    counters = RequestCounters()
+    counters.agreement.use({"work.read": "first", "store.read": "first"})
+    for name in ("work.read", "store.read"):
+        counters.compared(name, "mismatch")
+    await report(desk, counters)
+
+    async def figure(name: str) -> Json:
+        return next(item for item in await items(desk, "/v1/consistency") if item["target"] == name)
+
+    async def is_counted() -> bool:
+        return bool((await figure("operation work.read"))["mismatches"])
+
+    await until_async(is_counted, "it is counted")
+    before = await figure("operation work.read")
+    assert (before["rules"], before["read_agreement"], before["window_s"]) == ("first", 0.0, 86_400)
+    counters.agreement.use({"work.read": "second", "store.read": "first"})
+    counters.compared("work.read", "match")
+    await report(desk, counters)
+
+    async def has_begun_anew() -> bool:
+        return bool((await figure("operation work.read"))["rules"] == "second")
+
+    await until_async(has_begun_anew, "other rules")
+    after = await figure("operation work.read")
+    assert (after["matches"], after["mismatches"], after["read_agreement"]) == (1, 0, 1.0)
+    assert after["since"] > before["since"]
+    assert (await figure("operation store.read"))["mismatches"] == 1
+    assert (await figure("group workspace"))["mismatches"] == 0
+    status = (await desk.status())["operations"]["work.read"]
+    # Counters only grow; the figure does not remember.
+    assert (status["comparisons"]["mismatch"], status["consistency"]) == (1, 1.0)
+
+
+async def test_differences_that_a_killed_worker_had_suspected_do_not_stay(desk: Desk) -> None:
+    counters = RequestCounters()
+    counters.compared("work.read", "suspected")
+    await report(desk, counters, at=time.time() - 60)
+    await report(desk, counters, worker="g-1")
+
+    async def suspected() -> int:
+        return int((await desk.status())["operations"]["work.read"]["comparisons"]["suspected"] or 0)
+
+    async def is_one() -> bool:
+        return await suspected() == 1
+
+    await until_async(is_one, "only that of the worker that lives is left")
+    counters.compared("work.read", "settled")
+    await report(desk, counters, worker="g-1")
+
+    async def is_none() -> bool:
+        return await suspected() == 0
+
+    await until_async(is_none, "it is settled")
 
 
 def finding(n: int, finding: Finding = Finding.SUSPECTED, operation: str = "work.read", at: float = 0) -> Found:

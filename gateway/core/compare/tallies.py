@@ -1,0 +1,150 @@
+"""What came of comparisons in the last 24 hours: by operation, version of the rules, and hour. Pure.
+
+A process counts (`Tallies`); its report holds all of that (`blob`); reports are added up (`together`), and the figure
+of an operation is what was counted under the rules that are in force (`recent`). A fault that was mended is out of it
+after 24 hours; other rules begin it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from gateway.core.counts import Counts, add
+
+WINDOW_S: Final = 86_400
+_HOUR_S: Final = 3600
+_HOURS: Final = WINDOW_S // _HOUR_S
+_VERSIONS: Final = 4
+"""Versions of rules of an operation whose counts are kept; those that began last."""
+_UNKNOWN: Final = ""
+
+Blob = Mapping[str, Any]
+"""By operation: `version` in force; `since` (Unix seconds) and `hours` (hour -> result -> count) by version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """An operation lately, under the rules that are in force.
+
+    Attributes:
+        results: Pairs by what came of them: `match`, `mismatch`, `incomparable:<why>`.
+        since: Unix seconds of the first of them, or the beginning of the window; None: nothing was compared.
+        rules: Version of the rules; None: nobody has said.
+    """
+
+    results: Mapping[str, int] = field(default_factory=dict)
+    since: float | None = None
+    rules: str | None = None
+
+    @property
+    def matches(self) -> int:
+        """Pairs that agreed."""
+        return self.results.get("match", 0)
+
+    @property
+    def mismatches(self) -> int:
+        """Pairs that differed three times."""
+        return self.results.get("mismatch", 0)
+
+    def __add__(self, other: Recent) -> Recent:
+        """Of several operations together."""
+        begun = [since for since in (self.since, other.since) if since is not None]
+        return Recent(add(self.results, other.results), min(begun, default=None))
+
+
+class Tallies:
+    """Counts of one process."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, str] = {}
+        self._found: dict[str, dict[str, Any]] = {}
+
+    def use(self, versions: Mapping[str, str]) -> None:
+        """These versions of rules are in force, by operation."""
+        self._rules = dict(versions)
+
+    def note(self, operation: str, result: str, now: float) -> None:
+        """A pair was judged. `now`: Unix seconds."""
+        version = self._rules.get(operation, _UNKNOWN)
+        found = self._found.setdefault(operation, {"since": {}, "hours": {}})
+        hours = found["hours"].get(version)
+        if hours is None:
+            found["since"][version] = now
+            hours = found["hours"][version] = {}
+            _forget_versions(found)
+        hour = _hour(now)
+        counts = hours.get(hour)
+        if counts is None:
+            counts = hours[hour] = {}
+            _forget_hours(hours)
+        counts[result] = counts.get(result, 0) + 1
+
+    def blob(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            name: {
+                "version": self._rules.get(name, _UNKNOWN),
+                "since": dict(found["since"]),
+                "hours": {
+                    version: {hour: dict(counts) for hour, counts in hours.items()}
+                    for version, hours in found["hours"].items()
+                },
+            }
+            for name, found in self._found.items()
+        } | {
+            name: {"version": version, "since": {}, "hours": {}}
+            for name, version in self._rules.items()
+            if name not in self._found
+        }
+
+
+def together(blobs: Iterable[Blob]) -> Blob:
+    """Several reports as one. The last one that knows an operation says which rules are in force."""
+    total: dict[str, dict[str, Any]] = {}
+    for blob in blobs:
+        for name, one in blob.items():
+            found = total.get(name, {"since": {}, "hours": {}})
+            since = dict(found["since"])
+            for version, moment in one["since"].items():
+                since[version] = min(moment, since.get(version, moment))
+            hours: Counts = add(found["hours"], one["hours"])
+            found = total[name] = {"version": one["version"], "since": since, "hours": hours}
+            for version in hours:
+                _forget_hours(hours[version])
+            _forget_versions(found)
+    return total
+
+
+def recent(blob: Blob, now: float) -> dict[str, Recent]:
+    """The figures, by operation. `now`: Unix seconds."""
+    first = int(_hour(now)) - _HOURS + 1
+    found = {}
+    for name, one in blob.items():
+        version = one["version"]
+        results: Counts = {}
+        for hour, counts in one["hours"].get(version, {}).items():
+            if int(hour) >= first:
+                results = add(results, counts)
+        since = max(one["since"].get(version, now), first * _HOUR_S) if results else None
+        found[name] = Recent(results, since, version or None)
+    return found
+
+
+def _hour(now: float) -> str:
+    # A string, as JSON has it: reports are added up with what was read from others.
+    return str(int(now // _HOUR_S))
+
+
+def _forget_hours(hours: dict[str, Any]) -> None:
+    last = max(map(int, hours), default=0)
+    for hour in [hour for hour in hours if int(hour) <= last - _HOURS]:
+        del hours[hour]
+
+
+def _forget_versions(found: Mapping[str, Any]) -> None:
+    since, hours = found["since"], found["hours"]
+    for version in sorted(since, key=lambda version: -since[version])[_VERSIONS:]:
+        del since[version]
+        hours.pop(version, None)
