@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.control.ports import Document, Relaxed, StoreUnavailableError
 from gateway.core.audit import AuditEntry
-from gateway.core.compare.tallies import Recent, recent
+from gateway.core.compare.tallies import Recent
 from gateway.core.drill import DrillOrder, WorkerNote
 from gateway.core.model import Epoch, Latch, Policy
 from gateway.core.roles import Role, TokenInfo
@@ -215,7 +215,7 @@ class WorkerCounters:
 
     def agreement(self, unix_now: float) -> Mapping[str, Recent]:
         """See the port."""
-        return recent(self.ledger.agreement(), unix_now)
+        return self.ledger.agreement(unix_now)
 
     async def look(self) -> None:
         """Reads what the workers said.

@@ -14,7 +14,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from gateway.core.compare.agreement import agreement, agreement_at_least
-from gateway.core.compare.tallies import recent
 from gateway.core.counts import Counts, share_of_new
 from gateway.core.histogram import bucket_of
 from gateway.telemetry.ledger import Ledger
@@ -165,7 +164,7 @@ def _agreement(ledger: Ledger) -> Iterator[Metric]:
     bound = GaugeMetricFamily(
         "crossfade_read_agreement_lower_bound", "Its one-sided 95 % lower bound, 0-1.", labels=["operation"]
     )
-    for operation, found in sorted(recent(ledger.agreement(), time.time()).items()):
+    for operation, found in sorted(ledger.agreement(time.time()).items()):
         agreed = agreement(found.matches, found.mismatches)
         at_least = agreement_at_least(found.matches, found.mismatches)
         if agreed is not None and at_least is not None:

@@ -17,7 +17,7 @@ Blob = Mapping[str, Any]
 
 _OVERLAP: Final = 4
 """How many earlier incarnations of a process may still report; older ones are gone."""
-_SILENT_S: Final = 15.0
+_SILENT_S: Final = 5.0
 """A process that has said nothing for so much longer than another one waits for nothing any more."""
 _COUNTED: Final = (
     "operations",
@@ -82,10 +82,14 @@ class Ledger:
             total = add(total, _counts(blob))
         return total
 
-    def agreement(self) -> tallies.Blob:
-        """What came of comparisons lately; see `core.compare.tallies`."""
+    def agreement(self, unix_now: float) -> dict[str, tallies.Recent]:
+        """What came of comparisons in the last 24 hours, by operation.
+
+        Args:
+            unix_now: Unix seconds.
+        """
         said = sorted(self._known(), key=_said_at)
-        return tallies.together((self._retired_agreement, *(blob.get("agreement", {}) for blob in said)))
+        return tallies.recent([self._retired_agreement, *(blob.get("agreement", {}) for blob in said)], unix_now)
 
     def suspected(self, operation: str) -> int:
         """Differences that wait to be read again. Whoever died has taken its own along: nobody reads them again."""

@@ -1,14 +1,16 @@
 """What came of comparisons in the last 24 hours: by operation, version of the rules, and hour. Pure.
 
-A process counts (`Tallies`); its report holds all of that (`blob`); reports are added up (`together`), and the figure
-of an operation is what was counted under the rules that are in force (`recent`). A fault that was mended is out of it
-after 24 hours; other rules begin it anew.
+A process counts (`Tallies`), and its report holds all of that (`blob`). The figure of an operation is what all reports
+have counted under the rules that are in force (`recent`): a fault that was mended is out of it after 24 hours, other
+rules begin it anew. Reports of processes that are gone are kept as one (`together`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 from gateway.core.counts import Counts, add
@@ -16,12 +18,12 @@ from gateway.core.counts import Counts, add
 WINDOW_S: Final = 86_400
 _HOUR_S: Final = 3600
 _HOURS: Final = WINDOW_S // _HOUR_S
-_VERSIONS: Final = 4
+_VERSIONS: Final = 2
 """Versions of rules of an operation whose counts are kept; those that began last."""
 _UNKNOWN: Final = ""
 
 Blob = Mapping[str, Any]
-"""By operation: `version` in force; `since` (Unix seconds) and `hours` (hour -> result -> count) by version."""
+"""By operation: `version` in force; by version `since` (Unix seconds) and `hours` (hour -> result -> count)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Tallies:
 
 
 def together(blobs: Iterable[Blob]) -> Blob:
-    """Several reports as one. The last one that knows an operation says which rules are in force."""
+    """Several reports as one."""
     total: dict[str, dict[str, Any]] = {}
     for blob in blobs:
         for name, one in blob.items():
@@ -117,19 +119,33 @@ def together(blobs: Iterable[Blob]) -> Blob:
     return total
 
 
-def recent(blob: Blob, now: float) -> dict[str, Recent]:
-    """The figures, by operation. `now`: Unix seconds."""
+def recent(blobs: Sequence[Blob], now: float) -> dict[str, Recent]:
+    """The figures, by operation.
+
+    Args:
+        blobs: Reports; the last one that knows an operation says which rules are in force.
+        now: Unix seconds.
+    """
     first = int(_hour(now)) - _HOURS + 1
-    found = {}
-    for name, one in blob.items():
-        version = one["version"]
-        results: Counts = {}
-        for hour, counts in one["hours"].get(version, {}).items():
+    versions = {name: one["version"] for blob in blobs for name, one in blob.items()}
+    return {name: _recent(name, version, blobs, first) for name, version in versions.items()}
+
+
+def _recent(name: str, version: str, blobs: Sequence[Blob], first: int) -> Recent:
+    results: Counter[str] = Counter()
+    since: float | None = None
+    for blob in blobs:
+        one = blob.get(name)
+        if one is None or version not in one["since"]:
+            continue
+        for hour, counts in one["hours"][version].items():
             if int(hour) >= first:
-                results = add(results, counts)
-        since = max(one["since"].get(version, now), first * _HOUR_S) if results else None
-        found[name] = Recent(results, since, version or None)
-    return found
+                for result, count in counts.items():
+                    results[result] += count
+        since = min(one["since"][version], since or inf)
+    if not results or since is None:
+        return Recent(rules=version or None)
+    return Recent(dict(results), max(since, first * _HOUR_S), version or None)
 
 
 def _hour(now: float) -> str:

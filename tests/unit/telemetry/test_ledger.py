@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.core.compare.tallies import recent
 from gateway.telemetry.counters import RequestCounters
 from gateway.telemetry.ledger import Ledger
 
@@ -133,8 +132,8 @@ def test_read_agreement_outlives_the_workers_that_counted_it() -> None:
     ledger = Ledger()
     for number in range(20):
         ledger.take(compared("a", str(number), 3_600_000.0 + number, "match", "suspected", "settled", "mismatch"))
-    found = recent(ledger.agreement(), 3_600_100.0)["get"]
+    found = ledger.agreement(3_600_100.0)["get"]
     assert (found.results, found.since) == ({"match": 20, "mismatch": 20}, 3_600_000.0)
     ledger.forget("a")
-    assert recent(ledger.agreement(), 3_600_100.0)["get"].matches == 20
-    assert not recent(ledger.agreement(), 3_600_100.0 + 90_000)["get"].results
+    assert ledger.agreement(3_600_100.0)["get"].matches == 20
+    assert not ledger.agreement(3_600_100.0 + 90_000)["get"].results
