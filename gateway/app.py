@@ -158,8 +158,9 @@ class DataPlane:
         self._evidence = EvidenceStore(self.state.redis, definition.migration)
         self._noise = NoiseStore(self.state.redis, definition.migration)
         self._secret = secrets.token_bytes(_SECRET_BYTES)
-        self._rules_said: tuple[str, Mapping[str, Mapping[str, Relax]]] | None = None
-        self._say_rules({})
+        # What operators have accepted; None: not read yet.
+        self._relaxed: Mapping[str, Mapping[str, Relax]] | None = None
+        self._say_rules()
         self._shadow = Mirror(
             definition,
             self._copied_to,
@@ -286,7 +287,7 @@ class DataPlane:
         self._copiers.update(copiers)
         self._drill_switched(self._drill.active)
         self._shadow.replace_definition(definition, policies)
-        self._say_rules(self._rules_said[1] if self._rules_said is not None else {})
+        self._say_rules()
         self._evaluator.replace_definition(definition)
         for upstream in retired:
             upstream.retire()
@@ -369,7 +370,9 @@ class DataPlane:
             try:
                 relaxed = (await self._noise.read()).relaxed
                 self._shadow.relax(relaxed)
-                self._say_rules(relaxed)
+                if relaxed != self._relaxed:
+                    self._relaxed = relaxed
+                    self._say_rules()
                 if not has_secret:
                     self._shadow.use_secret(await self._evidence.secret(self._secret))
                     has_secret = True
@@ -377,12 +380,10 @@ class DataPlane:
                 # What was accepted before stays accepted.
                 continue
 
-    def _say_rules(self, relaxed: Mapping[str, Mapping[str, Relax]]) -> None:
+    def _say_rules(self) -> None:
         """Read agreement is counted by the version of the rules that are in force."""
-        said = (self._definition.digest, relaxed)
-        if said != self._rules_said:
-            self._rules_said = said
-            self._counters.agreement.use(_versions(self._definition, relaxed))
+        versions = _versions(self._definition, self._relaxed or {})
+        self._counters.agreement.use(versions, is_sure=self._relaxed is not None)
 
     def _build_copiers(self, definition: Definition) -> dict[Side, SideUpstream]:
         """Clients for copies: connections, limits and judgement of instances of their own."""

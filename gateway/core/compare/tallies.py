@@ -62,10 +62,17 @@ class Tallies:
     def __init__(self) -> None:
         self._rules: dict[str, str] = {}
         self._found: dict[str, dict[str, Any]] = {}
+        self._is_sure = False
 
-    def use(self, versions: Mapping[str, str]) -> None:
-        """These versions of rules are in force, by operation."""
+    def use(self, versions: Mapping[str, str], *, is_sure: bool = True) -> None:
+        """These versions of rules are in force.
+
+        Args:
+            versions: By operation.
+            is_sure: False: so far; nobody shall be told yet.
+        """
         self._rules = dict(versions)
+        self._is_sure = is_sure
 
     def note(self, operation: str, result: str, now: float) -> None:
         """A pair was judged. `now`: Unix seconds."""
@@ -85,9 +92,10 @@ class Tallies:
 
     def blob(self) -> dict[str, Any]:
         """For JSON."""
+        said = self._rules if self._is_sure else {}
         return {
             name: {
-                "version": self._rules.get(name, _UNKNOWN),
+                "version": said.get(name, _UNKNOWN),
                 "since": dict(found["since"]),
                 "hours": {
                     version: {hour: dict(counts) for hour, counts in hours.items()}
@@ -97,7 +105,7 @@ class Tallies:
             for name, found in self._found.items()
         } | {
             name: {"version": version, "since": {}, "hours": {}}
-            for name, version in self._rules.items()
+            for name, version in said.items()
             if name not in self._found
         }
 
@@ -107,12 +115,13 @@ def together(blobs: Iterable[Blob]) -> Blob:
     total: dict[str, dict[str, Any]] = {}
     for blob in blobs:
         for name, one in blob.items():
-            found = total.get(name, {"since": {}, "hours": {}})
+            found = total.get(name, {"version": _UNKNOWN, "since": {}, "hours": {}})
             since = dict(found["since"])
             for version, moment in one["since"].items():
                 since[version] = min(moment, since.get(version, moment))
             hours: Counts = add(found["hours"], one["hours"])
-            found = total[name] = {"version": one["version"], "since": since, "hours": hours}
+            version = one["version"] or found["version"]
+            found = total[name] = {"version": version, "since": since, "hours": hours}
             for version in hours:
                 _forget_hours(hours[version])
             _forget_versions(found)
@@ -123,11 +132,14 @@ def recent(blobs: Sequence[Blob], now: float) -> dict[str, Recent]:
     """The figures, by operation.
 
     Args:
-        blobs: Reports; the last one that knows an operation says which rules are in force.
+        blobs: Reports; the last one that is sure of an operation's rules says which are in force.
         now: Unix seconds.
     """
     first = int(_hour(now)) - _HOURS + 1
-    versions = {name: one["version"] for blob in blobs for name, one in blob.items()}
+    versions: dict[str, str] = {}
+    for blob in blobs:
+        for name, one in blob.items():
+            versions[name] = one["version"] or versions.get(name, _UNKNOWN)
     return {name: _recent(name, version, blobs, first) for name, version in versions.items()}
 
 

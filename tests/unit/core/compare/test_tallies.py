@@ -73,6 +73,18 @@ def test_adding_up_changes_nothing_that_was_reported() -> None:
     assert json.dumps(reports) == before
 
 
+def test_a_process_that_has_just_begun_does_not_say_which_rules_are_in_force() -> None:
+    old = counted("v2", (BEGIN, "match"))
+    # It has not read yet what operators have accepted; what it compares counts under the rules that it compares by.
+    young = Tallies()
+    young.use({"get": "v1"}, is_sure=False)
+    young.note("get", "match", BEGIN + 1)
+    assert figure(BEGIN + 2, old, young) == Recent({"match": 1}, BEGIN, "v2")
+    young.use({"get": "v2"})
+    young.note("get", "match", BEGIN + 3)
+    assert figure(BEGIN + 4, old, young) == Recent({"match": 2}, BEGIN, "v2")
+
+
 def test_reasons_are_kept_apart() -> None:
     found = counted("v1", (BEGIN, "match"), (BEGIN, "incomparable:unknown_workspace"))
     now = figure(BEGIN, found)
