@@ -15,10 +15,11 @@ from typing import Any, Final
 import structlog
 
 from gateway.core.compare.evidence import Found
+from gateway.core.compare.rules import Relax
 from gateway.core.counts import Counts, add
 from gateway.core.drill import DrillOrder, Fault
 from gateway.core.mirroring import read_copy_fields
-from gateway.core.model import Definition, Instance, Side, SideDefinition
+from gateway.core.model import Definition, Instance, OperationClass, Side, SideDefinition
 from gateway.core.snapshot import Snapshot
 from gateway.drill.faulty import AlteredSide
 from gateway.drill.following import DrillFollower
@@ -157,6 +158,9 @@ class DataPlane:
         self._evidence = EvidenceStore(self.state.redis, definition.migration)
         self._noise = NoiseStore(self.state.redis, definition.migration)
         self._secret = secrets.token_bytes(_SECRET_BYTES)
+        # What operators have accepted; None: not read yet.
+        self._relaxed: Mapping[str, Mapping[str, Relax]] | None = None
+        self._say_rules()
         self._shadow = Mirror(
             definition,
             self._copied_to,
@@ -284,6 +288,7 @@ class DataPlane:
         self._copiers.update(copiers)
         self._drill_switched(self._drill.active)
         self._shadow.replace_definition(definition, policies)
+        self._say_rules()
         self._evaluator.replace_definition(definition)
         for upstream in retired:
             upstream.retire()
@@ -307,6 +312,7 @@ class DataPlane:
             "upstream": self._upstream_counts(),
             "noise": self._shadow.noise(),
             "shadow": self._shadow.state(),
+            "evidence_dropped": self._evidence.dropped,
             "guards": self._evaluator.states(),
             **self._counters.blob(),
         }
@@ -326,7 +332,7 @@ class DataPlane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._shadow.aclose()
         await self._signals.forget([self._signals.process])
-        await self._evidence.flush()
+        await self._evidence.aclose()
         await self._published.aclose()
         upstreams = (*self._upstreams.values(), *self._copiers.values())
         await asyncio.gather(self.state.aclose(), *(upstream.aclose() for upstream in upstreams))
@@ -363,13 +369,22 @@ class DataPlane:
             await asyncio.sleep(_SHADOW_S)
             await self._evidence.flush()
             try:
-                self._shadow.relax((await self._noise.read()).relaxed)
+                relaxed = (await self._noise.read()).relaxed
+                self._shadow.relax(relaxed)
+                if relaxed != self._relaxed:
+                    self._relaxed = relaxed
+                    self._say_rules()
                 if not has_secret:
                     self._shadow.use_secret(await self._evidence.secret(self._secret))
                     has_secret = True
             except REDIS_ERRORS:
                 # What was accepted before stays accepted.
                 continue
+
+    def _say_rules(self) -> None:
+        """Read agreement is counted by the version of the rules that are in force."""
+        versions = _versions(self._definition, self._relaxed or {})
+        self._counters.agreement.use(versions, is_sure=self._relaxed is not None)
 
     def _build_copiers(self, definition: Definition) -> dict[Side, SideUpstream]:
         """Clients for copies: connections, limits and judgement of instances of their own."""
@@ -405,6 +420,15 @@ class _Exchange:
         """See `gateway.guard.evaluator.Exchange`."""
         answer = await self._store.swap(dict(signals), histograms)
         return None if answer is None else Heard(*answer)
+
+
+def _versions(definition: Definition, relaxed: Mapping[str, Mapping[str, Relax]]) -> dict[str, str]:
+    """The version of each read's rules."""
+    return {
+        name: operation.comparison.relaxed_by(relaxed.get(name, {})).version
+        for name, operation in definition.operations.items()
+        if operation.op_class is OperationClass.READ
+    }
 
 
 def _copy_policies(definition: Definition) -> dict[Side, CopyPolicy]:

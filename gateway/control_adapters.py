@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.control.ports import Document, Relaxed, StoreUnavailableError
 from gateway.core.audit import AuditEntry
+from gateway.core.compare.tallies import Recent
 from gateway.core.drill import DrillOrder, WorkerNote
 from gateway.core.model import Epoch, Latch, Policy
 from gateway.core.roles import Role, TokenInfo
@@ -23,7 +24,7 @@ from gateway.state.codec import CodecError
 from gateway.state.connect import REDIS_ERRORS
 from gateway.state.counters import CounterStore
 from gateway.state.drills import DrillStore
-from gateway.state.evidence import EvidenceStore
+from gateway.state.evidence import EvidenceStore, Order
 from gateway.state.feed import PolicyFeed
 from gateway.state.noise import AcceptedNoise, NoiseStore
 from gateway.state.notices import NoticeStore
@@ -177,9 +178,11 @@ class StoredEvidence:
     def __init__(self, store: EvidenceStore) -> None:
         self._store = store
 
-    async def page(self, limit: int, cursor: str | None, operation: str | None) -> tuple[list[Document], str | None]:
+    async def page(
+        self, limit: int, cursor: str | None, operation: str | None, order: str
+    ) -> tuple[list[Document], str | None]:
         """See the port."""
-        return await _ask_twice(lambda: self._store.page(limit, cursor, operation))
+        return await _ask_twice(lambda: self._store.page(limit, cursor, operation, Order(order)))
 
 
 class StoredNoise:
@@ -257,6 +260,14 @@ class WorkerCounters:
     def window(self, now: float) -> tuple[Document, float]:
         """See the port."""
         return self.ledger.window(now)
+
+    def suspected(self, operation: str) -> int:
+        """See the port."""
+        return self.ledger.suspected(operation)
+
+    def agreement(self, unix_now: float) -> Mapping[str, Recent]:
+        """See the port."""
+        return self.ledger.agreement(unix_now)
 
     async def look(self) -> None:
         """Reads what the workers said.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import ROUND_FLOOR, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 from urllib.parse import quote
 
 import typer
@@ -23,6 +26,7 @@ Document = dict[str, Any]
 
 _REPLAY: Final = "replay"
 _PAGE: Final = 500
+_SHOWN: Final = Decimal("0.0001")
 
 
 @asks_control
@@ -75,7 +79,7 @@ def noise_command(
 
 @asks_control
 def consistency_command(control: Control) -> Shown:
-    """Show how far both sides hold the same."""
+    """Show how far both sides hold the same, in the last 24 hours."""
     found = control.get("/v1/consistency")
     return Shown(found, lambda out: _print_consistency(out, found["items"]))
 
@@ -83,17 +87,20 @@ def consistency_command(control: Control) -> Shown:
 # --- doing ---------------------------------------------------------------------------------------------------------
 
 
-def _groups(control: Control, operation: str | None) -> Iterator[Document]:
+def _groups(control: Control, operation: str | None) -> list[Document]:
+    """All of them, last seen first."""
+    groups: list[Document] = []
     cursor: str | None = None
     while True:
-        params = {"limit": str(_PAGE)}
+        # By name: groups that are seen again meanwhile do not move, so none is missed and none comes twice.
+        params = {"limit": str(_PAGE), "order": "signature"}
         params |= {"operation": operation} if operation else {}
         params |= {"cursor": cursor} if cursor else {}
         page = control.get("/v1/comparisons", params)
-        yield from page["items"]
+        groups += page["items"]
         cursor = page["next"]
         if cursor is None:
-            return
+            return sorted(groups, key=lambda group: (-group["last_seen"], group["signature"]))
 
 
 def _replay(control: Control, arguments: list[str]) -> Shown:
@@ -101,7 +108,7 @@ def _replay(control: Control, arguments: list[str]) -> Shown:
     from gateway.core.compare.rules import PathError, Relax, split_path
 
     if arguments[0] != _REPLAY or len(arguments) < 3:
-        raise CommandError("usage", "write: crossfade comparisons replay OPERATION PATH=shape|order|presence …")
+        raise typer.BadParameter("write: crossfade comparisons replay OPERATION PATH=shape|order|presence …")
     relaxed: dict[str, Relax] = {}
     for text in arguments[2:]:
         path, _, word = text.rpartition("=")
@@ -109,29 +116,46 @@ def _replay(control: Control, arguments: list[str]) -> Shown:
             split_path(path)
             relaxed[path] = Relax(word)
         except (PathError, ValueError) as exc:
-            raise CommandError("usage", f"{text[:80]}: write such as $.commits[*].date=shape") from exc
+            raise typer.BadParameter(f"{text[:80]}: write such as $.commits[*].date=shape") from exc
     judged = replayed(_groups(control, arguments[1]), relaxed)
     return Shown({"items": judged}, lambda out: _print_replayed(out, judged))
 
 
 def _export(control: Control, operation: str | None, file: Path) -> Shown:
+    groups = _groups(control, operation)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-            count = 0
-            for group in _groups(control, operation):
-                target.write(json.dumps(group) + "\n")
-                count += 1
+        with _replaced(file) as target:
+            target.writelines(json.dumps(group) + "\n" for group in groups)
     except OSError as exc:
         raise CommandError("failed", f"{file} cannot be written: {exc.strerror}") from exc
+    count = len(groups)
     return Shown({"file": str(file), "groups": count}, lambda out: out.print(plain(f"{count} groups in {file}")))
+
+
+@contextmanager
+def _replaced(file: Path) -> Iterator[TextIO]:
+    """A file that its owner alone may read; it takes the place of one that is there when it is whole."""
+    file = file.resolve()
+    if file.exists() and not stat.S_ISREG(file.stat().st_mode):
+        # A pipe or a terminal: there is nothing to replace.
+        with file.open("w", encoding="utf-8") as target:
+            yield target
+        return
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
+            yield target
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _change_noise(control: Control, arguments: list[str], reason: str | None) -> Shown:
     if arguments[0] not in ("accept", "drop") or len(arguments) < 3:
-        raise CommandError("usage", "write: crossfade noise accept|drop OPERATION PATH … --reason …")
+        raise typer.BadParameter("write: crossfade noise accept|drop OPERATION PATH … --reason …")
     if reason is None:
-        raise CommandError("usage", "say why: --reason …")
+        raise typer.BadParameter("say why: --reason …")
     word, operation, *paths = arguments
     changed = control.send("PATCH", f"/v1/noise/{quote(operation, safe='')}", {word: paths, "reason": reason})
     return Shown(changed, lambda out: _print_noise(out, [changed]))
@@ -199,17 +223,22 @@ def _proposed(found: Document) -> str:
 def _print_consistency(out: Console, items: list[Document]) -> None:
     from rich.table import Table
 
-    table = Table("", "agreed", "mismatches", "agreement", "at least (95 %)", "not compared", box=None)
+    table = Table("", "agreed", "mismatches", "agreement", "at least (95 %)", "since", "not compared", box=None)
     for item in items:
         reasons = ", ".join(f"{why}: {count}" for why, count in sorted(item["incomparable"].items()))
         cells = (item["target"], item["matches"], item["mismatches"])
-        shares = (_percent(item["read_agreement"]), _percent(item["read_agreement_at_least"]))
-        table.add_row(*map(plain, (*cells, *shares, reasons)))
+        shares = (percent_text(item["read_agreement"]), percent_text(item["read_agreement_at_least"]))
+        since = None if item["since"] is None else _time(item["since"])
+        table.add_row(*map(plain, (*cells, *shares, since, reasons)))
     out.print(table)
+    out.print("of the last 24 hours; other rules of an operation begin its figure anew")
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{100 * share:.4f} %"
+def percent_text(share: float | None) -> str | None:
+    """A share in percent, cut and never rounded up: what is not 100 % must not look like it."""
+    if share is None:
+        return None
+    return f"{(100 * Decimal(repr(share))).quantize(_SHOWN, ROUND_FLOOR)} %"
 
 
 def _time(unix_s: float) -> str:

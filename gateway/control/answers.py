@@ -354,9 +354,16 @@ class ComparisonPage(Answer):
 
 
 class ConsistencyItem(Answer):
-    """The three figures of a group or an operation, 0-1; what is not measured is null."""
+    """The three figures of a group or an operation, 0-1; what is not measured is null.
+
+    Read agreement is of the last `window_s` seconds, and begins anew when the rules of an operation change: `since`
+    (Unix seconds) says from when on it counts, `rules` under which version; a group's operations have their own.
+    """
 
     target: str
+    window_s: int
+    since: float | None
+    rules: str | None
     matches: int
     mismatches: int
     incomparable: dict[str, int]

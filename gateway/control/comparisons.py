@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_FLOOR, Decimal
 from typing import Any, Final, cast
 
 from gateway.control.answers import Comparisons, ConsistencyItem, NoiseItem, ProposalState, Relaxation
@@ -11,25 +12,32 @@ from gateway.control.problems import Code, Refused
 from gateway.core.compare.agreement import agreement, agreement_at_least
 from gateway.core.compare.noise import Proposal, learn
 from gateway.core.compare.rules import Relax
-from gateway.core.counts import Counts, add
+from gateway.core.compare.tallies import WINDOW_S, Recent
+from gateway.core.counts import Counts
 from gateway.core.mirroring import Unmirrored
 from gateway.core.model import Operation, OperationClass
 from gateway.core.snapshot import Snapshot
 
 _SENT: Final = "sent"
 _INCOMPARABLE: Final = "incomparable:"
-_DIGITS: Final = 8
+_LAST_DIGIT: Final = Decimal("0.00000001")
 
 
-def comparison_counts(totals: Counts, operation: str) -> Comparisons:
-    """What became of an operation's mirrored reads since the workers began to count."""
+def comparison_counts(totals: Counts, operation: str, suspected: int) -> Comparisons:
+    """What became of an operation's mirrored reads since the workers began to count.
+
+    Args:
+        totals: What was counted.
+        operation: Its name.
+        suspected: Differences that wait to be read again.
+    """
     compared: Mapping[str, int] = totals.get("comparisons", {}).get(operation, {})
     mirror: Mapping[str, int] = totals.get("mirror", {}).get(operation, {})
     if not compared and not mirror:
         return Comparisons()
     return Comparisons(
         match=compared.get("match", 0),
-        suspected=max(0, compared.get("suspected", 0) - compared.get("settled", 0)),
+        suspected=max(0, suspected),
         mismatch=compared.get("mismatch", 0),
         incomparable=sum(count for name, count in compared.items() if name.startswith(_INCOMPARABLE)),
         # A stage that mirrors nothing has skipped nothing.
@@ -37,41 +45,41 @@ def comparison_counts(totals: Counts, operation: str) -> Comparisons:
     )
 
 
-def read_agreement(totals: Counts, operation: str) -> float | None:
-    """The share of an operation's compared reads that agreed, 0-1."""
-    compared = totals.get("comparisons", {}).get(operation, {})
-    return _rounded(agreement(compared.get("match", 0), compared.get("mismatch", 0)))
+def read_agreement(found: Recent) -> float | None:
+    """The share of an operation's compared reads that agreed lately, 0-1."""
+    return _cut(agreement(found.matches, found.mismatches))
 
 
-def consistency_items(snapshot: Snapshot, totals: Counts) -> list[ConsistencyItem]:
+def consistency_items(snapshot: Snapshot, recent: Mapping[str, Recent]) -> list[ConsistencyItem]:
     """The figures of every group that compares anything, and of its reads."""
-    compared: Mapping[str, Mapping[str, int]] = totals.get("comparisons", {})
     items = []
     for group in snapshot.definition.groups.values():
         reads = [name for name in group.operations if snapshot.plans[name].operation.op_class is OperationClass.READ]
         if not reads:
             continue
-        together: Counts = {}
-        for name in reads:
-            together = add(together, compared.get(name, {}))
+        found = [recent.get(name, _NOTHING) for name in reads]
         if not group.implicit:
-            items.append(_consistency(f"group {group.name}", together))
-        items += [_consistency(f"operation {name}", compared.get(name, {})) for name in reads]
+            items.append(_consistency(f"group {group.name}", sum(found, _NOTHING)))
+        items += [_consistency(f"operation {name}", one) for name, one in zip(reads, found, strict=True)]
     return items
 
 
-def _consistency(target: str, compared: Mapping[str, int]) -> ConsistencyItem:
-    matches, mismatches = compared.get("match", 0), compared.get("mismatch", 0)
+def _consistency(target: str, found: Recent) -> ConsistencyItem:
     reasons = {
-        name.removeprefix(_INCOMPARABLE): count for name, count in compared.items() if name.startswith(_INCOMPARABLE)
+        name.removeprefix(_INCOMPARABLE): count
+        for name, count in found.results.items()
+        if name.startswith(_INCOMPARABLE)
     }
     return ConsistencyItem(
         target=target,
-        matches=matches,
-        mismatches=mismatches,
+        window_s=WINDOW_S,
+        since=found.since,
+        rules=found.rules,
+        matches=found.matches,
+        mismatches=found.mismatches,
         incomparable=reasons,
-        read_agreement=_rounded(agreement(matches, mismatches)),
-        read_agreement_at_least=_rounded(agreement_at_least(matches, mismatches)),
+        read_agreement=read_agreement(found),
+        read_agreement_at_least=_cut(agreement_at_least(found.matches, found.mismatches)),
         write_delivery=None,
         state=None,
     )
@@ -165,5 +173,9 @@ def _words(relax: Relax) -> list[Relaxation]:
     return cast("list[Relaxation]", relax.words)
 
 
-def _rounded(share: float | None) -> float | None:
-    return None if share is None else round(share, _DIGITS)
+def _cut(share: float | None) -> float | None:
+    # Never up: less than all is not all, and a bound that is rounded up is none.
+    return None if share is None else float(Decimal(repr(share)).quantize(_LAST_DIGIT, ROUND_FLOOR))
+
+
+_NOTHING: Final = Recent()

@@ -213,7 +213,15 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "comparisons",
         "Differences between the answers of both sides, grouped, last seen first.",
         answer=answers.ComparisonPage,
-        query=(*_PAGE, Query("operation", "Of this operation alone.")),
+        query=(
+            *_PAGE,
+            Query("operation", "Of this operation alone."),
+            Query(
+                "order",
+                "`last_seen` (default): one that is seen again while pages are read goes to the front. `signature`: "
+                "nothing moves, so the pages hold every group that was there all the time, once.",
+            ),
+        ),
     ),
     Endpoint(
         Method.GET,

@@ -59,6 +59,11 @@ from gateway.errors import TokenExistsError
 
 _CURSOR: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _OFFSET: Final = re.compile(r"[0-9]{1,9}")
+_GROUPS_BEHIND: Final = {
+    "last_seen": re.compile(r"[0-9]{1,12}\.[0-9]{1,9}-[0-9a-f]{16}"),
+    "signature": re.compile(r"[0-9a-f]{16}"),
+}
+"""What a cursor between groups of differences looks like, by their order."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -274,9 +279,12 @@ class Handlers:
 
     async def comparisons(self, call: Call) -> Response:
         """Differences between the answers of both sides."""
-        limit, cursor = _page_of(call.query, _OFFSET)
+        order = call.query.get("order", "last_seen")
+        if order not in _GROUPS_BEHIND:
+            raise invalid("order: write last_seen or signature")
+        limit, cursor = _page_of(call.query, _GROUPS_BEHIND[order])
         try:
-            items, following = await self._parts.evidence.page(limit, cursor, call.query.get("operation"))
+            items, following = await self._parts.evidence.page(limit, cursor, call.query.get("operation"), order)
         except StoreUnavailableError as exc:
             raise unavailable(str(exc)) from exc
         page = answers.ComparisonPage.model_validate({"items": items, "next": following})
@@ -284,7 +292,7 @@ class Handlers:
 
     async def consistency(self, call: Call) -> Response:
         """How far both sides hold the same."""
-        items = consistency_items(self.acts.snapshot(), self._parts.counters.totals())
+        items = consistency_items(self.acts.snapshot(), self._parts.counters.agreement(time.time()))
         part, following = _part_of(items, call.query)
         return _answer(call, answers.ConsistencyList(items=part, next=following))
 
@@ -436,7 +444,7 @@ class Handlers:
 
     def _measured(self) -> Measured:
         counters = self._parts.counters
-        return Measured.of(counters.window(time.monotonic()), counters.totals(), counters.live)
+        return Measured.of(counters, time.monotonic(), time.time())
 
 
 def _answer(call: Call, answer: answers.Answer, epoch: int | None = None) -> Response:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from gateway.core.audit import AuditEntry
 from gateway.core.compare.rules import Relax
+from gateway.core.compare.tallies import Recent
 from gateway.core.feed_status import FeedStatus
 from gateway.core.file_policy import FilePolicy
 from gateway.core.model import Epoch, Latch, Policy, Scope
@@ -170,12 +171,26 @@ class Counters(Protocol):
         """
         ...
 
+    def suspected(self, operation: str) -> int:
+        """How many differences of an operation wait to be read again."""
+        ...
+
+    def agreement(self, unix_now: float) -> Mapping[str, Recent]:
+        """What came of comparisons in the last 24 hours, by operation.
+
+        Args:
+            unix_now: Unix seconds.
+        """
+        ...
+
 
 class Evidence(Protocol):
     """Kept differences. Every method may raise `StoreUnavailableError`."""
 
-    async def page(self, limit: int, cursor: str | None, operation: str | None) -> tuple[list[Document], str | None]:
-        """Groups, last seen first, and the cursor of the next page or None."""
+    async def page(
+        self, limit: int, cursor: str | None, operation: str | None, order: str
+    ) -> tuple[list[Document], str | None]:
+        """Groups and the cursor of the next page or None; `order` is `last_seen` or `signature`."""
         ...
 
 

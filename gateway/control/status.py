@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -16,6 +16,8 @@ from gateway.control.answers import (
     WorkerState,
 )
 from gateway.control.comparisons import comparison_counts, read_agreement
+from gateway.control.ports import Counters
+from gateway.core.compare.tallies import Recent
 from gateway.core.counts import Counts, share_of_new
 from gateway.core.feed_status import FeedStatus
 from gateway.core.histogram import Histogram
@@ -41,23 +43,40 @@ class Measured:
         operations: By operation, side and outcome, as workers report it.
         window_s: Over how many seconds; None when nothing is known.
         totals: What was counted since the workers began.
+        suspected: How many differences of an operation wait to be read again.
+        agreement: What came of comparisons lately, by operation.
         guards: What each worker's guard says, by operation.
     """
 
     operations: Mapping[str, Any]
     window_s: float | None
     totals: Counts
+    suspected: Callable[[str], int]
+    agreement: Mapping[str, Recent]
     guards: Mapping[str, list[Mapping[str, Any]]]
 
     @classmethod
-    def of(cls, window: tuple[Counts, float], totals: Counts, live: Mapping[str, Mapping[str, Any]]) -> Measured:
-        """From a window of counters, all of them, and the latest report of each worker."""
+    def of(cls, counters: Counters, now: float, unix_now: float) -> Measured:
+        """From what workers have reported.
+
+        Args:
+            counters: Of all workers.
+            now: Monotonic seconds.
+            unix_now: Unix seconds.
+        """
         guards: dict[str, list[Mapping[str, Any]]] = {}
-        for blob in live.values():
+        for blob in counters.live.values():
             for name, guard in blob.get("guards", {}).items():
                 guards.setdefault(name, []).append(guard)
-        counts, seconds = window
-        return cls(counts.get("operations", {}), round(seconds, 1) if seconds > 0 else None, totals, guards)
+        counts, seconds = counters.window(now)
+        return cls(
+            operations=counts.get("operations", {}),
+            window_s=round(seconds, 1) if seconds > 0 else None,
+            totals=counters.totals(),
+            suspected=counters.suspected,
+            agreement=counters.agreement(unix_now),
+            guards=guards,
+        )
 
 
 def status_of(
@@ -147,8 +166,8 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
         detector=detector,
         why=why,
         evidence_percent=evidence,
-        comparisons=comparison_counts(measured.totals, name),
-        consistency=read_agreement(measured.totals, name),
+        comparisons=comparison_counts(measured.totals, name, measured.suspected(name)),
+        consistency=read_agreement(measured.agreement.get(name, Recent())),
         window_s=measured.window_s,
         sides={side: _side_state(counts.get(side, {})) if is_known else SideState() for side in ("old", "new")},
     )

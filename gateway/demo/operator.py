@@ -41,6 +41,12 @@ class Operator:
         found: list[dict[str, Any]] = (await self._ask("GET", f"/v1/comparisons?operation={operation}"))["items"]
         return found
 
+    async def not_compared(self, why: str) -> int:
+        """Reads of the group that could not be compared, for one reason."""
+        items = (await self._ask("GET", "/v1/consistency"))["items"]
+        found: list[int] = [item["incomparable"].get(why, 0) for item in items if item["target"] == f"group {GROUP}"]
+        return sum(found)
+
     async def accept_noise(self) -> int:
         """Accepts whatever is proposed; returns how much that was."""
         count = 0

@@ -1,7 +1,7 @@
 """The first act: both sides hold the same workspaces, every read is mirrored, and a change on one side comes to light.
 
 Writes are not copied yet, so the workspaces are copied by the services' own export and import before anything is
-compared.
+compared; one is left out, so only old knows it.
 """
 
 from __future__ import annotations
@@ -18,23 +18,20 @@ from rich.console import Console
 
 from gateway.demo.check import Check
 from gateway.demo.operator import GROUP, Operator
+from gateway.demo.reads import NOTE, Key, Reader
 from gateway.demo.repository import DemoError
 
 _WORKSPACES: Final = 3
-_ROUNDS: Final = 4
+_ROUNDS: Final = 3
 _SUSPECTED_S: Final = 1.0
-_MISMATCH_S: Final = 25.0
+_REREAD_S: Final = 15.0
+"""Both sides are read again 5 s after a difference was seen, and 10 s after that."""
+_MISMATCH_S: Final = 30.0
 _SETTLED_S: Final = 60.0
 _POLL_S: Final = 0.05
-_PLANTED: Final = "planted.txt"
-_READS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
-    ("git/status", {}),
-    ("git/branch", {}),
-    ("git/log", {"max_count": 5}),
-    ("git/diff", {}),
-    ("git/show", {"revision": "HEAD"}),
-    ("file/list", {}),
-)
+_UNKNOWN: Final = "unknown_workspace"
+
+Counts = dict[str, int]
 
 
 class ShadowAct:
@@ -46,25 +43,22 @@ class ShadowAct:
         self._bare = bare
         self._out = out
         self._keys = [("mirror", f"task-{n}") for n in range(_WORKSPACES)]
+        self._alone = ("mirror", "on-old-alone")
         token = (Path(runtime["token_file"]).parent / "internal.token").read_text().strip()
         self._internal = {"Crossfade-Auth": token}
-        self._http = httpx.AsyncClient(base_url=runtime["gateway"], timeout=60.0, trust_env=False)
 
     async def run(self) -> list[Check]:
         """Performs; returns what was checked, and leaves the group `off`."""
-        try:
-            for key in self._keys:
-                await self._ask(key, "git/clone", {"url": str(self._bare)})
-                await self._ask(key, "file/write", {"path": "note.txt", "content": f"of {'/'.join(key)}\n"})
+        async with Reader.connected(self._runtime["gateway"]) as reader:
+            for key in (*self._keys, self._alone):
+                await reader.rest(key, "git.clone", {"url": str(self._bare)})
+                await reader.rest(key, "file.write", {"path": NOTE, "content": _note(key)})
             await self._copy()
             await self._operator.change_group(stage="shadow_read", mirror_percent=100)
-            reads = await self._read(_ROUNDS)
-            checks = [await self._clean(reads)]
-            checks += await self._planted()
+            checks = [await self._clean(reader), await self._apart(reader)]
+            checks += await self._planted(reader)
             await self._operator.change_group(stage="off", mirror_percent=0)
             return checks
-        finally:
-            await self._http.aclose()
 
     async def _copy(self) -> None:
         """Old's workspaces to new, as a backfill would."""
@@ -77,53 +71,49 @@ class ShadowAct:
                 if bundle.is_error or taken.is_error:
                     raise DemoError(f"{agent}/{task} could not be copied: {bundle.status_code}, {taken.status_code}")
 
-    async def _read(self, rounds: int) -> int:
-        """Every read of every workspace, so many times; how many there were."""
-        for _ in range(rounds):
-            await asyncio.gather(*(self._reads(key) for key in self._keys))
-        return rounds * len(self._keys) * len(_READS)
-
-    async def _reads(self, key: tuple[str, str]) -> None:
-        for path, arguments in _READS:
-            await self._ask(key, path, arguments)
-
-    async def _clean(self, reads: int) -> Check:
+    async def _clean(self, reader: Reader) -> Check:
         """All that was read agrees, once what is proposed is accepted."""
-        counts = await self._settled(reads)
+        reads, counts = await self._judged(reader, self._keys)
         accepted = await self._operator.accept_noise()
         if accepted:
             # What differed before it was accepted has been judged by now; only what comes from here on counts.
-            before = counts
-            reads = await self._read(_ROUNDS)
-            after = await self._settled(reads + sum(before.values()))
-            counts = {name: after[name] - before[name] for name in after}
+            reads, counts = await self._judged(reader, self._keys)
         self._out.print(
-            f"mirror     : {counts['match']} of {reads} reads agree on both sides, {counts['mismatch']} do not; "
-            f"{accepted} noisy parts accepted"
+            f"mirror     : {counts['match']} of {reads} reads over REST and MCP agree on both sides, "
+            f"{counts['mismatch']} do not; {accepted} noisy parts accepted"
         )
+        return Check("with every read mirrored, both sides agree", counts["match"] == reads, _said_counts(counts))
+
+    async def _apart(self, reader: Reader) -> Check:
+        """Reads of a workspace that new does not know say nothing about new's answers, and are counted apart."""
+        before = await self._operator.not_compared(_UNKNOWN)
+        reads, counts = await self._judged(reader, [self._alone])
+        unknown = await self._operator.not_compared(_UNKNOWN) - before
+        self._out.print(f"apart      : {unknown} of {reads} reads of a workspace that new does not know are set apart")
         return Check(
-            "with every read mirrored, both sides agree",
-            counts["match"] == reads,
-            ", ".join(f"{count} {name}" for name, count in counts.items() if count),
+            "a workspace that one side alone knows is set apart",
+            unknown == counts["incomparable"] == reads,
+            f"{unknown} {_UNKNOWN}; {_said_counts(counts)}",
         )
 
-    async def _planted(self) -> list[Check]:
-        """A file that only new has is suspected within a second, and a mismatch after both further reads."""
+    async def _planted(self, reader: Reader) -> list[Check]:
+        """A field of one answer of new is another: suspected within a second, a mismatch after both further reads."""
         key = self._keys[0]
-        fields = {"X-Agent-Id": key[0], "X-Task-Id": key[1]}
-        async with httpx.AsyncClient(timeout=60.0, trust_env=False, headers=fields) as http:
-            url = f"{self._runtime['new']}/v1/file/write"
-            (await http.post(url, json={"path": _PLANTED, "content": "x"})).raise_for_status()
+        await self._change_on_new(key)
         before = await self._counts()
         begun = time.monotonic()
-        await self._ask(key, "git/status", {})
-        suspected_s = await self._when("suspected", before["suspected"], begun, _MISMATCH_S)
-        mismatch_s = await self._when("mismatch", before["mismatch"], begun, _MISMATCH_S)
-        groups = await self._operator.comparisons("git.status")
-        paths = sorted({found["path"] for group in groups for found in group["differences"]})
+        await reader.rest(key, "file.read", {"path": NOTE})
+        suspected_s = await self._when("suspected", before["suspected"], begun)
+        mismatch_s = await self._when("mismatch", before["mismatch"], begun)
+        found = [
+            (group["operation"], difference["path"], difference["kind"], group["mismatch"])
+            for group in await self._groups_with_a_mismatch("file.read")
+            for difference in group["differences"]
+        ]
+        seen = ", ".join(f"{operation} {path} {kind}" for operation, path, kind, _ in found)
         self._out.print(
-            f"planted    : a file on new alone is suspected after {_said(suspected_s)}, "
-            f"a mismatch after {_said(mismatch_s)}: {', '.join(paths)}\n"
+            f"planted    : another content on new is suspected after {_said(suspected_s)}, "
+            f"a mismatch after {_said(mismatch_s)}: {seen}\n"
         )
         return [
             Check(
@@ -132,20 +122,49 @@ class ShadowAct:
                 _said(suspected_s),
             ),
             Check(
-                "it is a mismatch after two further reads, and shown with its path",
-                mismatch_s is not None and any(path.startswith("$.untracked") for path in paths),
-                f"{_said(mismatch_s)}, {', '.join(paths)}",
+                "it is a mismatch after two further reads, and shown with the field that differs",
+                mismatch_s is not None
+                and mismatch_s >= _REREAD_S
+                and found == [("file.read", "$.content", "value", 1)],
+                f"{_said(mismatch_s)}, {seen}",
             ),
         ]
 
-    async def _when(self, name: str, before: int, begun: float, limit_s: float) -> float | None:
-        while (took := time.monotonic() - begun) < limit_s:
+    async def _change_on_new(self, key: Key) -> None:
+        """Past the gateway: the same file with as many bytes, others. Of all answers about it one field differs."""
+        agent, task = key
+        fields = {"X-Agent-Id": agent, "X-Task-Id": task}
+        content = _note(key).swapcase()
+        async with httpx.AsyncClient(timeout=60.0, trust_env=False, headers=fields) as http:
+            url = f"{self._runtime['new']}/v1/file/write"
+            (await http.post(url, json={"path": NOTE, "content": content})).raise_for_status()
+
+    async def _judged(self, reader: Reader, keys: list[Key]) -> tuple[int, Counts]:
+        """Reads everything of some workspaces a few times; how many reads there were, and what became of them."""
+        before = await self._counts()
+        reads = 0
+        for _ in range(_ROUNDS):
+            reads += sum(await asyncio.gather(*(reader.read_all(key) for key in keys)))
+        after = await self._settled(reads + sum(before.values()))
+        return reads, {name: after[name] - before[name] for name in after}
+
+    async def _when(self, name: str, before: int, begun: float) -> float | None:
+        while (took := time.monotonic() - begun) < _MISMATCH_S:
             if (await self._counts())[name] > before:
                 return took
             await asyncio.sleep(_POLL_S)
         return None
 
-    async def _settled(self, reads: int) -> dict[str, int]:
+    async def _groups_with_a_mismatch(self, operation: str) -> list[dict[str, Any]]:
+        """What is kept of an operation, once it is: evidence is written behind the counts."""
+        for _ in itertools.repeat(None, int(_SETTLED_S / _POLL_S)):
+            groups = await self._operator.comparisons(operation)
+            if any(group["mismatch"] for group in groups):
+                return groups
+            await asyncio.sleep(_POLL_S)
+        return []
+
+    async def _settled(self, reads: int) -> Counts:
         """The counts, once every read is judged."""
         for _ in itertools.repeat(None, int(_SETTLED_S / _POLL_S)):
             counts = await self._counts()
@@ -154,7 +173,7 @@ class ShadowAct:
             await asyncio.sleep(_POLL_S)
         raise DemoError(f"of {reads} mirrored reads only these were judged: {counts}")
 
-    async def _counts(self) -> dict[str, int]:
+    async def _counts(self) -> Counts:
         found = dict.fromkeys(("match", "suspected", "mismatch", "incomparable", "skipped"), 0)
         for operation in (await self._operator.status())["operations"].values():
             if operation["group"] == GROUP:
@@ -162,12 +181,14 @@ class ShadowAct:
                     found[name] += operation["comparisons"][name] or 0
         return found
 
-    async def _ask(self, key: tuple[str, str], path: str, arguments: Mapping[str, Any]) -> None:
-        fields = {"X-Agent-Id": key[0], "X-Task-Id": key[1]}
-        answer = await self._http.post(f"/v1/{path}", json=dict(arguments), headers=fields)
-        if answer.is_error:
-            raise DemoError(f"{path} of {'/'.join(key)}: {answer.status_code} {answer.text[:200]}")
+
+def _note(key: Key) -> str:
+    return f"of {'/'.join(key)}\n"
 
 
 def _said(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds:.2f} s"
+
+
+def _said_counts(counts: Counts) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"

@@ -86,6 +86,10 @@ class Keys:
         """Hash: `what` (JSON), counts, `first`, `last`, `requests` (JSON)."""
         return f"cf:{self.migration}:evidence:{signature}"
 
+    def evidence_mark(self, writer: str) -> str:
+        """String: number of the last write of a process, so that none counts twice."""
+        return f"cf:{self.migration}:evidence:mark:{writer}"
+
     @property
     def evidence_secret(self) -> str:
         """String: key of the digests in evidence."""

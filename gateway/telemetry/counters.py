@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from math import inf
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Final
 
+from gateway.core.compare.tallies import Tallies
 from gateway.core.decide import Doubt
 from gateway.core.histogram import bucket_of
 from gateway.core.model import ErrorCode, Side
@@ -26,6 +27,10 @@ NO_SIDE: Final = "none"
 
 _TIMED: Final = frozenset({Outcome.OK, Outcome.CLIENT_ERROR, Outcome.FAILURE})
 """Outcomes that a side answered for: only these have a latency that says something about it."""
+
+
+_BETWEEN: Final = frozenset({"suspected", "settled"})
+"""Results of comparisons that are not the last word."""
 
 
 class Cell:
@@ -75,10 +80,13 @@ class RequestCounters:
         limits: By operation: seconds above which an answer of new is too slow.
         drilled: The operation whose comparisons are a drill's: detectors see them, the figures do not.
         recent: The last of new's failures and late answers.
+        agreement: What came of comparisons in the last 24 hours.
     """
 
-    def __init__(self, clock: Clock = monotonic) -> None:
+    def __init__(self, clock: Clock = monotonic, wall: Clock = time) -> None:
         self.recent = Recent(clock)
+        self.agreement = Tallies()
+        self._wall = wall
         self._cells: dict[str, dict[Side | None, Cell]] = {}
         self._refused: Counter[ErrorCode] = Counter()
         self._doubts: Counter[Doubt] = Counter()
@@ -204,6 +212,8 @@ class RequestCounters:
         if counts is None:
             counts = figures[operation] = Counter()
         counts[result] += 1
+        if figures is self._compared and result not in _BETWEEN:
+            self.agreement.note(operation, result, self._wall())
 
     def blob(self) -> dict[str, Any]:
         """Everything counted so far, for JSON."""
@@ -216,6 +226,7 @@ class RequestCounters:
             "doubts": {doubt.value: count for doubt, count in self._doubts.items()},
             "mirror": {name: dict(counts) for name, counts in self._mirror.items()},
             "comparisons": {name: dict(counts) for name, counts in self._compared.items()},
+            "agreement": self.agreement.blob(),
             "copies": {
                 name: {side.value: cell.blob() for side, cell in sides.items()} for name, sides in self._copies.items()
             },

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.core.compare.agreement import agreement, agreement_at_least
 from gateway.core.counts import Counts, share_of_new
 from gateway.core.histogram import bucket_of
 from gateway.telemetry.ledger import Ledger
@@ -64,6 +65,7 @@ class _Collector(Collector):
         yield from _plain(totals)
         yield from _saved(totals)
         yield from _shadow(totals, self._ledger)
+        yield from _agreement(self._ledger)
         yield from _upstream_counts(totals.get("upstream", {}))
         yield from _upstream_state(self._ledger)
         yield from _policy(self._ledger)
@@ -152,6 +154,11 @@ def _shadow(totals: Counts, ledger: Ledger) -> Iterator[Metric]:
         for result, count in sorted(counts.items()):
             compared.add_metric([operation, result], count)
     yield compared
+    yield CounterMetricFamily(
+        "crossfade_evidence_dropped",
+        "Differences that are counted and not kept: too many others waited to be written.",
+        totals.get("evidence_dropped", 0),
+    )
     copies = CounterMetricFamily(
         "crossfade_copies", "Copies of reads by how they ended.", labels=["operation", "side", "outcome"]
     )
@@ -167,6 +174,25 @@ def _shadow(totals: Counts, ledger: Ledger) -> Iterator[Metric]:
         for what, count in sorted(blob.get("shadow", {}).items()):
             state.add_metric([worker, what], count)
     yield state
+
+
+def _agreement(ledger: Ledger) -> Iterator[Metric]:
+    share = GaugeMetricFamily(
+        "crossfade_read_agreement",
+        "Share of compared reads that agreed, 0-1, in 24 hours and since the rules are these.",
+        labels=["operation"],
+    )
+    bound = GaugeMetricFamily(
+        "crossfade_read_agreement_lower_bound", "Its one-sided 95 % lower bound, 0-1.", labels=["operation"]
+    )
+    for operation, found in sorted(ledger.agreement(time.time()).items()):
+        agreed = agreement(found.matches, found.mismatches)
+        at_least = agreement_at_least(found.matches, found.mismatches)
+        if agreed is not None and at_least is not None:
+            share.add_metric([operation], agreed)
+            bound.add_metric([operation], at_least)
+    yield share
+    yield bound
 
 
 def _upstream_counts(sides: Mapping[str, Any]) -> Iterator[Metric]:

@@ -10,12 +10,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.core.compare import tallies
 from gateway.core.counts import Counts, add, subtract
 
 Blob = Mapping[str, Any]
 
 _OVERLAP: Final = 4
 """How many earlier incarnations of a process may still report; older ones are gone."""
+_SILENT_S: Final = 5.0
+"""A process that has said nothing for so much longer than another one waits for nothing any more."""
 _COUNTED: Final = (
     "operations",
     "refused",
@@ -24,6 +27,7 @@ _COUNTED: Final = (
     "comparisons",
     "copies",
     "noise",
+    "evidence_dropped",
     "saved",
     "forged",
     "force_ignored",
@@ -42,6 +46,7 @@ class Ledger:
         self.live: dict[str, Blob] = {}
         self._draining: dict[str, dict[str, Blob]] = {}
         self._retired: Counts = {}
+        self._retired_agreement: tallies.Blob = {}
         self._window_s = window_s
         self._sample_s = sample_s
         self._samples: deque[tuple[float, Counts]] = deque()
@@ -73,10 +78,29 @@ class Ledger:
     def totals(self) -> Counts:
         """Everything ever counted."""
         total = self._retired
-        draining = (blob for blobs in self._draining.values() for blob in blobs.values())
-        for blob in (*self.live.values(), *draining):
+        for blob in self._known():
             total = add(total, _counts(blob))
         return total
+
+    def agreement(self, unix_now: float) -> dict[str, tallies.Recent]:
+        """What came of comparisons in the last 24 hours, by operation.
+
+        Args:
+            unix_now: Unix seconds.
+        """
+        said = sorted(self._known(), key=_said_at)
+        return tallies.recent([self._retired_agreement, *(blob.get("agreement", {}) for blob in said)], unix_now)
+
+    def suspected(self, operation: str) -> int:
+        """Differences that wait to be read again. Whoever died has taken its own along: nobody reads them again."""
+        known = self._known()
+        newest = max(map(_said_at, known), default=0.0)
+        return sum(
+            counts.get("suspected", 0) - counts.get("settled", 0)
+            for blob in known
+            if newest - _said_at(blob) <= _SILENT_S
+            for counts in [blob.get("comparisons", {}).get(operation, {})]
+        )
 
     def sample(self, now: float) -> None:
         """Remembers the totals, as the beginning of later windows. Call it on a timer.
@@ -97,8 +121,18 @@ class Ledger:
         begun, counts = self._samples[0]
         return subtract(self.totals(), counts), now - begun
 
+    def _known(self) -> list[Blob]:
+        draining = (blob for blobs in self._draining.values() for blob in blobs.values())
+        return [*self.live.values(), *draining]
+
     def _retire(self, blob: Blob) -> None:
         self._retired = add(self._retired, _counts(blob))
+        self._retired_agreement = tallies.together((self._retired_agreement, blob.get("agreement", {})))
+
+
+def _said_at(blob: Blob) -> float:
+    at: float = blob.get("at", 0.0)
+    return at
 
 
 def _counts(blob: Blob) -> Counts:

@@ -23,5 +23,5 @@ def test_agents_work_through_shares_and_a_kill(tmp_path: Path) -> None:
     outcome = json.loads(done.stdout)
     assert outcome["passed"]
     assert all(check["held"] for check in outcome["checks"])
-    assert len(outcome["checks"]) == 10
+    assert len(outcome["checks"]) == 11
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from gateway.core.compare.noise import NoiseCounts
 from gateway.core.compare.rules import Relax
 from gateway.core.compare.tree import Difference, Kind
 from gateway.state.counters import CounterStore
-from gateway.state.evidence import GROUPS, EvidenceStore
+from gateway.state.evidence import EvidenceStore
 from gateway.state.noise import NoiseStore
 from gateway.telemetry.counters import RequestCounters
 from tests.support.control import Desk, Json
@@ -22,8 +22,15 @@ AT = Difference("$.at", Kind.VALUE, "string:time", "string:time", "aa", "bb")
 BAD = Difference("$.bad", Kind.TYPE, "string", "integer")
 
 
-async def report(desk: Desk, counters: RequestCounters, noise: NoiseCounts | None = None, worker: str = "g-0") -> None:
-    blob: dict[str, Any] = {"worker": worker, "incarnation": "one", "at": time.time(), "epoch": 1, "age_s": 0}
+async def report(
+    desk: Desk,
+    counters: RequestCounters,
+    noise: NoiseCounts | None = None,
+    worker: str = "g-0",
+    at: float | None = None,
+) -> None:
+    said_at = time.time() if at is None else at
+    blob: dict[str, Any] = {"worker": worker, "incarnation": "one", "at": said_at, "epoch": 1, "age_s": 0}
     found = {"noise": {"work.read": noise.blob()}} if noise is not None else {}
     store = CounterStore(desk.side_client, "git")
     store.publish(worker, {**blob, "definition": "d", **counters.blob(), **found})
@@ -65,6 +72,62 @@ async def test_figures_are_of_all_workers_by_operation_and_group(desk: Desk) -> 
     assert 'crossfade_mirror_total{operation="work.read",result="queue_full"} 2.0' in metrics
 
 
+async def test_the_figure_begins_anew_when_the_rules_of_an_operation_change(desk: Desk) -> None:
+    counters = RequestCounters()
+    counters.agreement.use({"work.read": "first", "store.read": "first"})
+    for name in ("work.read", "store.read"):
+        counters.compared(name, "mismatch")
+    await report(desk, counters)
+
+    async def figure(name: str) -> Json:
+        return next(item for item in await items(desk, "/v1/consistency") if item["target"] == name)
+
+    async def is_counted() -> bool:
+        return bool((await figure("operation work.read"))["mismatches"])
+
+    await until_async(is_counted, "it is counted")
+    before = await figure("operation work.read")
+    assert (before["rules"], before["read_agreement"], before["window_s"]) == ("first", 0.0, 86_400)
+    counters.agreement.use({"work.read": "second", "store.read": "first"})
+    counters.compared("work.read", "match")
+    await report(desk, counters)
+
+    async def has_begun_anew() -> bool:
+        return bool((await figure("operation work.read"))["rules"] == "second")
+
+    await until_async(has_begun_anew, "other rules")
+    after = await figure("operation work.read")
+    assert (after["matches"], after["mismatches"], after["read_agreement"]) == (1, 0, 1.0)
+    assert after["since"] > before["since"]
+    assert (await figure("operation store.read"))["mismatches"] == 1
+    assert (await figure("group workspace"))["mismatches"] == 0
+    status = (await desk.status())["operations"]["work.read"]
+    # Counters only grow; the figure does not remember.
+    assert (status["comparisons"]["mismatch"], status["consistency"]) == (1, 1.0)
+
+
+async def test_differences_that_a_killed_worker_had_suspected_do_not_stay(desk: Desk) -> None:
+    counters = RequestCounters()
+    counters.compared("work.read", "suspected")
+    await report(desk, counters, at=time.time() - 60)
+    await report(desk, counters, worker="g-1")
+
+    async def suspected() -> int:
+        return int((await desk.status())["operations"]["work.read"]["comparisons"]["suspected"] or 0)
+
+    async def is_one() -> bool:
+        return await suspected() == 1
+
+    await until_async(is_one, "only that of the worker that lives is left")
+    counters.compared("work.read", "settled")
+    await report(desk, counters, worker="g-1")
+
+    async def is_none() -> bool:
+        return await suspected() == 0
+
+    await until_async(is_none, "it is settled")
+
+
 def finding(n: int, finding: Finding = Finding.SUSPECTED, operation: str = "work.read", at: float = 0) -> Found:
     difference = Difference(f"$.part{n}", Kind.VALUE, "integer", "integer", "aa", "bb")
     return Found(operation, finding, (difference,), f"request-{n}", "old", "v1", at or 1000.0 + n)
@@ -95,13 +158,58 @@ async def test_evidence_is_grouped_and_read_in_pages_last_seen_first(desk: Desk)
     assert [group["differences"][0]["path"] for group in found[1:3]] == ["$.part24", "$.part23"]
 
 
-async def test_evidence_is_bounded(desk: Desk) -> None:
+async def pages_while_groups_are_seen_again(desk: Desk, order: str) -> list[str]:
+    """The names on all pages; after each page the group that was seen longest ago is seen again."""
     store = EvidenceStore(desk.side_client, "git")
-    for start in range(0, GROUPS + 200, 300):
-        for n in range(start, start + 300):
-            store.note(finding(n))
+    for n in range(30):
+        store.note(finding(n))
+    await store.flush()
+    names: list[str] = []
+    query = f"/v1/comparisons?limit=7&order={order}"
+    page = (await desk.ask("GET", query)).json()
+    for n in range(30):
+        names += [group["signature"] for group in page["items"]]
+        if page["next"] is None:
+            return names
+        store.note(finding(n, at=9000.0 + n))
         await store.flush()
-    assert await desk.side_client.zcard("cf:git:evidence") == GROUPS
+        page = (await desk.ask("GET", f"{query}&cursor={page['next']}")).json()
+    raise AssertionError("the pages have no end")
+
+
+async def test_a_walk_by_name_misses_no_group_though_groups_are_seen_again(desk: Desk) -> None:
+    names = await pages_while_groups_are_seen_again(desk, "signature")
+    assert len(names) == len(set(names)) == 30
+
+
+async def test_a_walk_by_last_seen_shows_no_group_twice(desk: Desk) -> None:
+    names = await pages_while_groups_are_seen_again(desk, "last_seen")
+    # Those that went to the front meanwhile are on the first page, for whoever looks again.
+    assert len(names) == len(set(names)) == 27
+
+
+async def test_groups_seen_at_the_same_moment_are_all_shown(desk: Desk) -> None:
+    store = EvidenceStore(desk.side_client, "git")
+    for n in range(30):
+        store.note(finding(n, at=1000.5))
+    await store.flush()
+    names: list[str] = []
+    query = "/v1/comparisons?limit=4"
+    while True:
+        page = (await desk.ask("GET", query)).json()
+        names += [group["signature"] for group in page["items"]]
+        if page["next"] is None:
+            break
+        query = f"/v1/comparisons?limit=4&cursor={page['next']}"
+    assert len(names) == len(set(names)) == 30
+
+
+@pytest.mark.parametrize(
+    "query", ["order=first", "order=signature&cursor=1000.0-0123456789abcdef", "cursor=0123456789abcdef"]
+)
+async def test_an_order_or_a_cursor_of_another_one_is_refused(desk: Desk, query: str) -> None:
+    answer = await desk.ask("GET", f"/v1/comparisons?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_value")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "cursor=x", "cursor=-1", "cursor=1-1"])

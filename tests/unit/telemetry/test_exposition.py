@@ -82,6 +82,32 @@ def test_the_rest_is_counted_too() -> None:
     assert found["crossfade_force_ignored_total", ()] == 1
 
 
+def test_evidence_that_found_no_place_is_counted_over_all_workers() -> None:
+    ledger = report(RequestCounters(), evidence_dropped=3)
+    ledger.take({"worker": "gateway-1", "incarnation": "2", "at": time.time(), "evidence_dropped": 4})
+    assert samples(ledger)["crossfade_evidence_dropped_total", ()] == 7
+
+
+def test_read_agreement_is_shown_with_its_lower_bound_where_anything_was_compared() -> None:
+    counters = RequestCounters()
+    for _ in range(999):
+        counters.compared("git.status", "match")
+    counters.compared("git.status", "mismatch")
+    counters.compared("git.log", "incomparable:unknown_workspace")
+    found = samples(report(counters))
+    assert found["crossfade_read_agreement", labels(operation="git.status")] == 0.999
+    bound = found["crossfade_read_agreement_lower_bound", labels(operation="git.status")]
+    assert 0.99526 < bound < 0.99527
+    assert ("crossfade_read_agreement", labels(operation="git.log")) not in found
+
+
+def test_what_a_drill_compares_is_no_figure() -> None:
+    counters = RequestCounters()
+    counters.drilled = "git.status"
+    counters.compared("git.status", "mismatch")
+    assert ("crossfade_read_agreement", labels(operation="git.status")) not in samples(report(counters))
+
+
 def test_the_policy_is_shown_by_worker_and_targets_come_from_the_newest() -> None:
     counters = RequestCounters()
     ledger = report(counters, epoch=4, age_s=0.2, killed=["all"], targets={"git.status": 0.1})

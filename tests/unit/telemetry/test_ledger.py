@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.telemetry.counters import RequestCounters
 from gateway.telemetry.ledger import Ledger
 
 
@@ -91,3 +92,48 @@ def test_a_worker_that_dies_in_the_window_does_not_make_it_negative() -> None:
     ledger.sample(1.0)
     ledger.take(blob("a", "2", 1))
     assert ledger.window(2.0)[0]["forged"] == 1
+
+
+def compared(worker: str, incarnation: str, at: float, *results: str) -> dict[str, Any]:
+    counters = RequestCounters(wall=lambda: at)
+    for result in results:
+        counters.compared("get", result)
+    return {"worker": worker, "incarnation": incarnation, "at": at, **counters.blob()}
+
+
+def test_what_a_killed_worker_suspected_is_suspected_no_more() -> None:
+    ledger = Ledger()
+    ledger.take(compared("a", "1", 1000.0, "suspected", "suspected", "settled", "mismatch"))
+    ledger.take(compared("b", "9", 1000.0, "suspected"))
+    assert ledger.suspected("get") == 2
+    # It was killed, and another one has taken its place; or none has.
+    ledger.take(compared("a", "2", 1030.0, "suspected"))
+    assert ledger.suspected("get") == 1
+    ledger.take(compared("b", "9", 1031.0, "suspected", "settled", "match"))
+    assert ledger.suspected("get") == 1
+    assert ledger.suspected("put") == 0
+
+
+def test_a_predecessor_that_drains_still_reads_again() -> None:
+    ledger = Ledger()
+    ledger.take(compared("a", "1", 1000.0, "suspected"))
+    ledger.take(compared("a", "2", 1001.0, "suspected"))
+    assert ledger.suspected("get") == 2
+
+
+def test_silence_of_all_is_no_death_of_one() -> None:
+    ledger = Ledger()
+    assert ledger.suspected("get") == 0
+    ledger.take(compared("a", "1", 1000.0, "suspected"))
+    assert ledger.suspected("get") == 1
+
+
+def test_read_agreement_outlives_the_workers_that_counted_it() -> None:
+    ledger = Ledger()
+    for number in range(20):
+        ledger.take(compared("a", str(number), 3_600_000.0 + number, "match", "suspected", "settled", "mismatch"))
+    found = ledger.agreement(3_600_100.0)["get"]
+    assert (found.results, found.since) == ({"match": 20, "mismatch": 20}, 3_600_000.0)
+    ledger.forget("a")
+    assert ledger.agreement(3_600_100.0)["get"].matches == 20
+    assert not ledger.agreement(3_600_100.0 + 90_000)["get"].results
