@@ -148,7 +148,7 @@ class DataPlane:
         self._counters = RequestCounters()
         self.state = build_state(parts, definition, name)
         self._published = CounterStore(self.state.redis, definition.migration)
-        self._upstream_limits = _upstream_limits(settings)
+        self._upstream_limits = upstream_limits(settings)
         self._upstreams = self._build_upstreams(definition)
         self._shadow_limits = ShadowLimits(**settings.shadow.model_dump())
         self._copiers = self._build_copiers(definition)
@@ -199,7 +199,7 @@ class DataPlane:
             self.state.feed,
             Sources(
                 snapshot=lambda: self.state.feed.current,
-                drill=lambda: self._drill.order,
+                drill=lambda: self._drill.blamed,
                 noticed=self._counters.recent,
                 on_new=self._plane.on_new,
                 clock=time.monotonic,
@@ -434,6 +434,7 @@ def _decides_by(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _upstream_limits(settings: GatewaySettings) -> UpstreamLimits:
+def upstream_limits(settings: GatewaySettings) -> UpstreamLimits:
+    """Bounds of a side's client, as the settings say."""
     values = settings.upstream.model_dump()
     return UpstreamLimits(**{**values, "ejection": EjectionLimits(**values["ejection"])})

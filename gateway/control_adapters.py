@@ -151,7 +151,7 @@ class StoredNoise:
 
 
 class StoredDrills:
-    """See `gateway.control.drill.run.Drills`."""
+    """See `gateway.control.drill.ports.Drills`."""
 
     def __init__(self, store: DrillStore) -> None:
         self._store = store
@@ -171,6 +171,10 @@ class StoredDrills:
     async def notes(self, drill: str) -> list[WorkerNote]:
         """See the port."""
         return await _ask_twice(lambda: self._store.notes(drill))
+
+    async def keep_trip(self, seen: Latch, kept: Latch, entry: AuditEntry) -> bool:
+        """See the port."""
+        return await _ask(self._store.keep_trip(seen, kept, entry))
 
     async def keep(self, report: dict[str, Any]) -> None:
         """See the port."""

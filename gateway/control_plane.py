@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.app import State, build_state, load_parts_migration
+from gateway.app import State, build_state, load_parts_migration, upstream_limits
 from gateway.control import handlers
 from gateway.control.acts import Acts
 from gateway.control.app import create_app
 from gateway.control.drill.desk import DrillDesk
+from gateway.control.drill.ports import Kit
 from gateway.control.gather import gather
 from gateway.control.ports import StoreUnavailableError
 from gateway.control.problems import Refused
@@ -35,6 +36,7 @@ from gateway.control_adapters import (
     StoredTokens,
     WorkerCounters,
 )
+from gateway.control_new_side import AskedNewSide
 from gateway.control_stray_keys import StrayKeys
 from gateway.control_token import MachineToken
 from gateway.core.audit import AuditEntry
@@ -102,7 +104,12 @@ class ControlPlane:
         self._drill_debt: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._drills = DrillDesk(
-            StoredDrills(DrillStore(self.state.redis, migration)), self._counters, read_secret(parts.force_secret_file)
+            Kit(
+                StoredDrills(DrillStore(self.state.redis, migration)),
+                AskedNewSide(self.state.feed, upstream_limits(settings), read_secret(parts.internal_token_file)),
+                self._counters,
+                read_secret(parts.force_secret_file),
+            )
         )
         stored = StoredPolicy(self.state.store, self.state.feed)
         self._acts = Acts(stored, self.state.feed)

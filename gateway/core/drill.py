@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -26,6 +26,7 @@ from gateway.core.side_choice import key_hash, share_limit
 PREFIX: Final = "crossfade-drill-"
 """Begins every part of a key that a drill makes up."""
 _BY: Final = "drill:"
+_REASON_LIMIT: Final = 500
 _SLOW_UNKNOWN_S: Final = 1.0
 _SLOW_FACTOR: Final = 4
 _SLOW_BEYOND_S: Final = 0.05
@@ -118,6 +119,17 @@ def tripped_by(drill: str, detector: str) -> str:
 def is_rehearsed(latch: Latch, drill: str | None = None) -> bool:
     """Whether a trip was provoked by a drill (by this one, where it is named)."""
     return latch.by.startswith(_BY if drill is None else f"{_BY}{drill}:")
+
+
+def as_real(latch: Latch, why: str) -> Latch:
+    """A trip that a drill provoked, as the real one that it turned out to be: it cools down, and a human re-arms it.
+
+    Args:
+        latch: Of the drill.
+        why: It is one.
+    """
+    by = latch.by.removeprefix(_BY).partition(":")[2] or latch.by
+    return replace(latch, by=by, reason=f"{latch.reason}; {why}"[:_REASON_LIMIT])
 
 
 def slow_delay_s(p50_s: float | None, limit_s: float | None) -> float:

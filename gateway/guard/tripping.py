@@ -15,7 +15,7 @@ from gateway.core.detect.record import Cause, Seen, Trouble, record_of
 from gateway.core.drill import DrillOrder, tripped_by
 from gateway.core.kills import kill_is_lossless
 from gateway.core.model import SCOPE_ALL, Latch, LatchKind, Scope, ScopeKind
-from gateway.core.snapshot import Snapshot, covers
+from gateway.core.snapshot import Snapshot
 from gateway.ports import Clock
 
 DISARMED: Final = "trip_disarmed"
@@ -72,7 +72,7 @@ class Sources:
 
     Attributes:
         snapshot: The policy in force.
-        drill: The drill that is on, or None.
+        drill: The drill whose fault is on, or was a moment ago; else None.
         noticed: What went wrong here.
         on_new: Requests that wait for new.
         clock: Monotonic seconds.
@@ -127,7 +127,7 @@ class Tripper:
             self._latching.tell(entry, json.dumps(record | {"disarmed": True}))
             return
         drill = self._sources.drill()
-        if drill is not None and _is_drilled(snapshot, cause.scope, drill):
+        if drill is not None and _is_drilled(cause.scope, drill):
             by = tripped_by(drill.drill, by)
         latch = Latch(cause.scope, LatchKind.TRIP, reason, by, at, name)
         self._latching.kill_locally(latch, json.dumps(record | {"by": by, "disarmed": False}))
@@ -154,6 +154,6 @@ class Tripper:
         return record_of(name, cause, Trouble(sources.noticed.failures(operation), late), snapshot, now)
 
 
-def _is_drilled(snapshot: Snapshot, scope: Scope, drill: DrillOrder) -> bool:
-    operation = snapshot.definition.operations.get(drill.operation)
-    return operation is not None and covers(snapshot.definition, scope, operation)
+def _is_drilled(scope: Scope, drill: DrillOrder) -> bool:
+    """Whether the fault of a drill can have made a scope trip: it meets requests of one operation alone."""
+    return scope in (SCOPE_ALL, Scope(ScopeKind.OPERATION, drill.operation))

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import asdict
+from importlib.resources import files
 from typing import Any, Final, cast
 
+from gateway.core.audit import AuditEntry
 from gateway.core.drill import DrillOrder, WorkerNote
+from gateway.core.model import Latch
+from gateway.state.codec import encode_latch
 from gateway.state.connect import REDIS_ERRORS, RedisClient
 from gateway.state.keys import Keys
 
@@ -21,6 +25,7 @@ class DrillStore:
     def __init__(self, redis: RedisClient, migration: str) -> None:
         self._redis = redis
         self._keys = Keys(migration)
+        self._keep_trip = redis.register_script(files("gateway.state").joinpath("lua/keep_trip.lua").read_text())
 
     # --- for workers -----------------------------------------------------------------------------------------------
 
@@ -73,6 +78,15 @@ class DrillStore:
             with suppress(ValueError, TypeError):
                 found.append(WorkerNote(**json.loads(text)))
         return found
+
+    async def keep_trip(self, seen: Latch, kept: Latch, entry: AuditEntry) -> bool:
+        """Puts another latch in the place of one of the same scope; False when that is not what stands there."""
+        keys = self._keys
+        done = await self._keep_trip(
+            keys=[keys.policy, keys.audit],
+            args=[str(seen.scope), encode_latch(seen), encode_latch(kept), keys.policy_changed, entry.dump()],
+        )
+        return bool(done)
 
     async def keep(self, report: dict[str, Any]) -> None:
         """Keeps a report, newest first, and forgets the oldest; one of the same drill is replaced."""

@@ -11,8 +11,10 @@ import structlog
 from gateway.control.acts import Acts, Order
 from gateway.control.auth import Caller
 from gateway.control.bodies import DrillBody
-from gateway.control.drill.run import DrillRun, Drills, restore
-from gateway.control.ports import Counters, StoreUnavailableError
+from gateway.control.drill.ports import Kit
+from gateway.control.drill.restoring import restore
+from gateway.control.drill.run import DrillRun
+from gateway.control.ports import StoreUnavailableError
 from gateway.control.problems import Code, Refused, unavailable
 from gateway.core.roles import Role
 
@@ -25,17 +27,14 @@ _log = structlog.get_logger("crossfade.drill")
 class DrillDesk:
     """Begins drills, and says how they stand."""
 
-    def __init__(self, drills: Drills, counters: Counters, force_secret: bytes | None) -> None:
+    def __init__(self, kit: Kit) -> None:
         """None runs.
 
         Args:
-            drills: Where they are kept.
-            counters: What the workers say.
-            force_secret: Of `Crossfade-Force`, or None.
+            kit: What they work with.
         """
-        self._drills = drills
-        self._counters = counters
-        self._force_secret = force_secret
+        self._kit = kit
+        self._drills = kit.drills
         self._run: DrillRun | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -53,7 +52,7 @@ class DrillDesk:
                 legal=f"crossfade drill --end {self._run.report['id']}",
             )
         drill = secrets.token_hex(_NAME_BYTES)
-        run = DrillRun(drill, body, order, acts, self._drills, self._counters, self._force_secret)
+        run = DrillRun(drill, body, order, acts, self._kit)
         try:
             await acts.note(order, "drill", f"{run.report['operation']} ({body.fault}): {body.reason}"[:500])
             await self._drills.keep(run.report)
@@ -105,7 +104,7 @@ class DrillDesk:
             if report.get("phase") == _ENDED or (self._run is not None and self._run.report["id"] == report["id"]):
                 continue
             order = Order(Caller(f"drill:{report['id']}", Role.APPROVER), f"drill-{report['id']}")
-            problems = await restore(acts, order, self._drills, report)
+            problems = await restore(acts, order, self._kit, report)
             why = "; ".join(["control ended in the middle of it", *problems])
             await self._drills.keep({**report, "phase": _ENDED, "passed": False, "why": why, "restored": not problems})
             _log.warning("drill_tidied", drill=report["id"], why=why)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from statistics import median
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
 from gateway.control.acts import Acts, Order
-from gateway.control.bodies import ChangeBody, DrillBody, RearmBody
+from gateway.control.bodies import ChangeBody, DrillBody
 from gateway.control.drill.load import Flow, Load
-from gateway.control.kills import rearm_scope
+from gateway.control.drill.ports import Kit
+from gateway.control.drill.restoring import Before, restore
 from gateway.control.moves import move_group, move_operation
 from gateway.control.ports import Counters, StoreUnavailableError
 from gateway.control.problems import Code, Refused
@@ -38,7 +39,7 @@ from gateway.core.drill import (
     series_of,
     times_of,
 )
-from gateway.core.model import PPM_NONE, Definition, Operation, OperationClass, Policy, Ppm, Scope, Side, Stage, Writes
+from gateway.core.model import Definition, Latch, Operation, OperationClass, Ppm, Scope, Side, Stage, Writes
 from gateway.core.percent import percent_of
 from gateway.core.refusal import Refusal
 from gateway.core.snapshot import Plan, Snapshot, covers, settled_policies
@@ -71,49 +72,8 @@ _GUARDED: Final = (Stage.LIVE, Stage.RAMPDOWN)
 _log = structlog.get_logger("crossfade.drill")
 
 
-class Drills(Protocol):
-    """Where drills are kept. Every method may raise `StoreUnavailableError`."""
-
-    async def begin(self, order: DrillOrder, now: float) -> bool:
-        """Gives an order; False while another one stands."""
-        ...
-
-    async def change(self, order: DrillOrder, now: float) -> None:
-        """Replaces the order."""
-        ...
-
-    async def end(self, drill: str) -> None:
-        """Takes the order of a drill back."""
-        ...
-
-    async def notes(self, drill: str) -> list[WorkerNote]:
-        """What the workers saw so far."""
-        ...
-
-    async def keep(self, report: dict[str, Any]) -> None:
-        """Keeps a report; one of the same drill is replaced."""
-        ...
-
-    async def reports(self) -> list[dict[str, Any]]:
-        """All that are kept, newest first."""
-        ...
-
-
 class DrillFailedError(Exception):
     """A step of a drill did not come to its end; says why."""
-
-
-@dataclass(slots=True)
-class Before:
-    """What a drill puts back, for JSON.
-
-    Attributes:
-        stage: Of the operation, where the drill moved it; None: it did not.
-        mirror: Its mirror share in ppm, likewise.
-    """
-
-    stage: str | None = None
-    mirror: int | None = None
 
 
 class DrillRun:
@@ -129,9 +89,7 @@ class DrillRun:
         body: DrillBody,
         order: Order,
         acts: Acts,
-        drills: Drills,
-        counters: Counters,
-        force_secret: bytes | None,
+        kit: Kit,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepares; nothing is changed yet.
@@ -141,9 +99,7 @@ class DrillRun:
             body: What is asked for.
             order: Who asks.
             acts: Changes the policy.
-            drills: Keeps what is to be kept.
-            counters: What the workers say.
-            force_secret: Of `Crossfade-Force`, or None.
+            kit: What it works with.
             clock: Unix seconds.
 
         Raises:
@@ -153,9 +109,9 @@ class DrillRun:
         self._body = body
         self._order = order
         self._acts = acts
-        self._drills = drills
-        self._counters = counters
-        self._force_secret = force_secret
+        self._kit = kit
+        self._drills = kit.drills
+        self._counters = kit.counters
         self._clock = clock
         self._before = Before()
         self._out_at = 0.0
@@ -303,9 +259,9 @@ class DrillRun:
                 return found
         if found:
             return found
-        if self._force_secret is None or not may_force(plan):
+        if self._kit.force_secret is None or not may_force(plan):
             raise DrillFailedError(f"no key of its own is answered by {side}, and none may be forced there")
-        value = force.sign(self._force_secret, snapshot.definition.migration, side, int(self._clock()) + _FORCE_S)
+        value = force.sign(self._kit.force_secret, snapshot.definition.migration, side, int(self._clock()) + _FORCE_S)
         first = _TRIES if side is Side.OLD else 0
         made_up = (_request(snapshot.definition, self._operation, self._drill, first + n) for n in range(_KEYS))
         return [replace(made, headers={**made.headers, "crossfade-force": value}) for made in made_up]
@@ -316,6 +272,8 @@ class DrillRun:
         compared_before = self._compared()
         await self._phase("arming", "waits for the workers")
         while True:
+            for latch in self._latches(self._acts.snapshot().latches):
+                raise _killed_meanwhile(latch)
             why = self._why_not_armed(compared_before)
             if why is None:
                 break
@@ -358,14 +316,19 @@ class DrillRun:
         while self._clock() < order.begins_at + limit_s:
             policy = await self._acts.store.read()
             if policy is not None:
-                for scope, latch in policy.latches.items():
-                    if covers(self._acts.snapshot().definition, scope, self._operation):
-                        self.report |= {"scope": str(scope), "trip": latch.reason}
-                        if not is_rehearsed(latch, self._drill):
-                            raise DrillFailedError(f"{scope} was killed by {latch.by} meanwhile")
-                        return latch.at.timestamp()
+                latches = self._latches(policy.latches)
+                for latch in sorted(latches, key=lambda latch: is_rehearsed(latch, self._drill)):
+                    self.report |= {"scope": str(latch.scope), "trip": latch.reason}
+                    if not is_rehearsed(latch, self._drill):
+                        raise _killed_meanwhile(latch)
+                    return latch.at.timestamp()
             await asyncio.sleep(_LOOK_S)
         raise DrillFailedError(f"nothing tripped within {limit_s:g} s: new went on with {self._body.fault}")
+
+    def _latches(self, latches: Mapping[Scope, Latch]) -> list[Latch]:
+        """Those under which the operation is."""
+        definition = self._acts.snapshot().definition
+        return [latch for scope, latch in latches.items() if covers(definition, scope, self._operation)]
 
     async def _zero(self, order: DrillOrder) -> None:
         """Waits until new is out on every worker, and none started anything on it for a moment."""
@@ -387,10 +350,9 @@ class DrillRun:
         load = self._load
         if load is None:
             return
-        until, since = self._clock() + _RECOVERY_LIMIT_S, len(load.samples)
+        until, since = self._clock() + _RECOVERY_LIMIT_S, load.sent
         while self._clock() < until:
-            lately = load.samples[since:][-_GOOD_IN_A_ROW:]
-            is_good = len(lately) == _GOOD_IN_A_ROW and not any(sample.is_failed for sample in lately)
+            is_good = load.is_well(since=since, answers=_GOOD_IN_A_ROW)
             if is_good and not load.is_owed(since=self._out_at):
                 return
             await asyncio.sleep(_LOOK_S)
@@ -401,7 +363,7 @@ class DrillRun:
     async def _end(self, passed: bool, why: str | None) -> None:
         if self._load is not None:
             await self._load.stop()
-        problems = await restore(self._acts, self._order, self._drills, self.report | {"before": asdict(self._before)})
+        problems = await restore(self._acts, self._order, self._kit, self.report | {"before": asdict(self._before)})
         if problems:
             passed, why = False, "; ".join([*([why] if why else []), *problems])
         self.report |= {"passed": passed, "why": why, "restored": not problems, "phase": "ended"}
@@ -415,7 +377,7 @@ class DrillRun:
     def _report_times(self, order: DrillOrder, tripped_at: float, notes: list[WorkerNote]) -> None:
         live = self._workers()
         notes = [note for note in notes if note.worker in live]
-        samples = self._judged(order) if self._load is not None else []
+        samples = self._judged(order, self._load) if self._load is not None else []
         begun = order.begins_at
         self.report["times"] = asdict(times_of(begun, tripped_at, notes, samples))
         self.report["workers"] = [
@@ -427,75 +389,25 @@ class DrillRun:
             }
             for note in notes
         ]
-        if samples:
+        if self._load is not None:
             after = [sample for sample in samples if sample.ended_at >= begun]
+            failed = sum(sample.is_failed for sample in after)
             self.report["requests"] = {
-                "sent": len(samples),
-                "failed": sum(sample.is_failed for sample in after),
+                "sent": self._load.sent,
+                "failed": failed,
                 "late": sum(sample.is_late for sample in after),
-                "failed_before": sum(sample.is_failed for sample in samples if sample.ended_at < begun),
+                "failed_before": self._load.failed - failed,
             }
             self.report["series"] = asdict(series_of(begun, samples))
 
-    def _judged(self, order: DrillOrder) -> list[Sample]:
+    def _judged(self, order: DrillOrder, load: Load) -> list[Sample]:
         """The samples, with what the fault made late."""
-        assert self._load is not None
-        samples = list(self._load.samples)
+        samples = list(load.samples)
         if self._body.fault not in (Fault.SLOW, Fault.HANG):
             return samples
         usual = [s.ended_at - s.sent_at for s in samples if s.side == Side.NEW and s.ended_at < order.begins_at]
         limit_s = max(_LATE_LEAST_S, _LATE_FACTOR * median(usual)) if usual else _LATE_LEAST_S
         return [replace(s, is_late=s.ended_at - s.sent_at > limit_s and s.sent_at >= order.begins_at) for s in samples]
-
-
-async def restore(acts: Acts, order: Order, drills: Drills, report: Mapping[str, Any]) -> list[str]:
-    """Ends the fault and puts back what a drill has moved; returns what could not be put back."""
-    problems: list[str] = []
-
-    async def attempt(what: str, step: Callable[[], Any]) -> None:
-        try:
-            await step()
-        except Refused as refused:
-            problems.append(f"{what}: {refused.message}")
-        except StoreUnavailableError as exc:
-            problems.append(f"{what}: {exc}")
-
-    drill, name = str(report["id"]), str(report["operation"])
-    before = Before(**report["before"])
-    why = f"end of drill {drill}"
-    await attempt("the fault ends by itself", lambda: drills.end(drill))
-
-    async def rearm() -> None:
-        policy = await acts.store.read()
-        for scope, latch in (policy.latches if policy is not None else {}).items():
-            if is_rehearsed(latch, drill):
-                percent = _most(acts.snapshot().definition, policy, scope)
-                await rearm_scope(acts, order, scope, RearmBody.model_construct(reason=why, percent=percent))
-
-    await attempt("the kill stands", rearm)
-    if before.mirror is not None:
-        mirror = ChangeBody.model_construct(mirror_percent=Ppm(before.mirror), reason=why)
-        await attempt("reads stay mirrored", lambda: move_operation(acts, order, name, mirror))
-    if before.stage is not None:
-        stage = ChangeBody.model_construct(stage=Stage(before.stage), reason=why)
-        definition = acts.snapshot().definition
-        operation = definition.operations.get(name)
-        group = definition.groups[operation.group] if operation is not None else None
-        if group is None or group.implicit or group.writes is Writes.SHARED:
-            await attempt(f"{name} stays live at 0 %", lambda: move_operation(acts, order, name, stage))
-        else:
-            target = group.name
-            await attempt(f"{target} stays live at 0 %", lambda: move_group(acts, order, target, stage))
-    return problems
-
-
-def _most(definition: Definition, policy: Policy | None, scope: Scope) -> Ppm:
-    """The largest share under a latch: re-armed with it, nothing is lowered."""
-    if policy is None:
-        return PPM_NONE
-    settled = settled_policies(definition, policy)
-    under = [name for name, operation in definition.operations.items() if covers(definition, scope, operation)]
-    return max((settled[name].percent for name in under if settled[name].stage is Stage.LIVE), default=PPM_NONE)
 
 
 def _plan_for(snapshot: Snapshot, wanted: str | None) -> Plan:
@@ -532,6 +444,10 @@ def _request(definition: Definition, operation: Operation, drill: str, number: i
         return request_for(definition, operation, key_part(drill, number))
     except NoDrillRequestError as exc:
         raise Refused(Code.RULE_VIOLATION, str(exc), rule="no_key") from exc
+
+
+def _killed_meanwhile(latch: Latch) -> DrillFailedError:
+    return DrillFailedError(f"{latch.scope} was killed by {latch.by} meanwhile: {latch.reason}")
 
 
 def _data_port(counters: Counters, now: float) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from gateway.control.acts import Order
 from gateway.control.auth import Caller
 from gateway.core.drill import DrillOrder, Fault, tripped_by
-from gateway.core.model import Latch, LatchKind, Ppm, Scope
+from gateway.core.model import Latch, LatchKind, Ppm, Scope, Side
 from gateway.core.roles import Role
 from gateway.state.drills import DrillStore
 from tests.support.control import Desk, migration
+from tests.support.raw_upstream import Peer
+from tests.support.sides import StubSide, stub_sides
 from tests.support.waiting import until_async
 
 ERRORS = {"fault": "errors", "reason": "test", "operation": "work.read"}
@@ -99,23 +102,91 @@ async def test_one_at_a_time_and_ended_by_hand(desk: Desk) -> None:
     assert (await desk.ask("DELETE", "/v1/drills/none")).json()["code"] == "unknown_drill"
 
 
-async def test_shares_of_others_are_what_they_were(desk: Desk) -> None:
+async def test_shares_of_others_are_what_they_were(desk: Desk, new: StubSide) -> None:
     """A drill whose trip took everything out lowers nobody's share."""
+    await goes_to(desk, new)
     await desk.go_live("workspace", percent=50)
     await desk.go_live("store", percent=25)
     report = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
-    latch = Latch(
-        Scope.parse("all"), LatchKind.TRIP, "absence", tripped_by(report["id"], "detector:gateway-0"), desk.acts.now()
-    )
-    await desk.acts.store.kill(
-        latch, desk.acts.entry(Order(Caller("test", Role.APPROVER), "r"), "kill", "all", "drill")
-    )
+    await provoked(desk, report["id"], "all")
     ended_report = (await desk.ask("DELETE", f"/v1/drills/{report['id']}")).json()
     assert ended_report["restored"] is True
     status = await desk.status()
     assert status["kills"] == []
     assert status["groups"]["workspace"]["percent"] == 50
     assert status["operations"]["store.read"]["percent"] == 25
+
+
+async def provoked(desk: Desk, drill: str, scope: str) -> None:
+    """A worker trips by a drill."""
+    by = tripped_by(drill, "detector:gateway-0")
+    latch = Latch(Scope.parse(scope), LatchKind.TRIP, "errors: 17 of 17", by, desk.acts.now())
+    await desk.acts.store.kill(
+        latch, desk.acts.entry(Order(Caller("test", Role.APPROVER), "r"), "trip", scope, "drill")
+    )
+
+
+async def goes_to(desk: Desk, new: StubSide) -> None:
+    """New is this stub from now on."""
+    sides = {"old": {"instances": ["http://127.0.0.1:9"]}, "new": {"instances": [new.url]}}
+    desk.rewrite(migration(sides=sides))
+    await desk.plane.reload()
+
+
+@pytest.fixture
+async def new() -> AsyncIterator[StubSide]:
+    async with stub_sides() as both:
+        yield both[Side.NEW]
+
+
+async def test_what_is_unwell_without_the_fault_is_not_given_back(desk: Desk) -> None:
+    """A real outage came in the middle of the rehearsed one: nobody listens where new should be."""
+    await desk.go_live("store", percent=50)
+    body = {"fault": "errors", "reason": "test", "operation": "store.read", "load": 0}
+    report = (await desk.ask("POST", "/v1/drills", body)).json()
+    await provoked(desk, report["id"], "operation:store.read")
+    report = (await desk.ask("DELETE", f"/v1/drills/{report['id']}")).json()
+    assert (report["passed"], report["restored"]) == (False, False)
+    assert "the kill of operation:store.read stands" in report["why"]
+    assert "unwell without the fault" in report["why"]
+
+    async def is_real() -> bool:
+        (kill,) = (await desk.status())["kills"]
+        return (kill["kind"], kill["by"]) == ("trip", "detector:gateway-0") and "unwell" in kill["reason"]
+
+    await until_async(is_real, "it is a real trip")
+    refused = await desk.ask("DELETE", "/v1/kills/operation:store.read", {"reason": "r"})
+    assert refused.json()["rule"] == "cool_down"
+    entries = (await desk.ask("GET", "/v1/audit")).json()["items"]
+    (entry,) = [entry for entry in entries if entry["action"] == "trip" and entry["by"] == "detector:gateway-0"]
+    assert entry["target"] == "operation:store.read"
+
+
+async def test_new_that_answers_badly_is_unwell(desk: Desk, new: StubSide) -> None:
+    await goes_to(desk, new)
+
+    async def fail(peer: Peer) -> None:
+        while True:
+            await peer.receive_request()
+            await peer.send(b"HTTP/1.1 503 broken\r\ncontent-length: 2\r\n\r\nno")
+
+    new.script = fail
+    await desk.go_live("store", percent=50)
+    body = {"fault": "errors", "reason": "test", "operation": "store.read", "load": 0}
+    report = (await desk.ask("POST", "/v1/drills", body)).json()
+    await provoked(desk, report["id"], "operation:store.read")
+    report = (await desk.ask("DELETE", f"/v1/drills/{report['id']}")).json()
+    assert "status 503" in report["why"]
+
+
+async def test_a_kill_while_it_arms_ends_it(desk: Desk) -> None:
+    await desk.go_live("store", percent=50)
+    body = {"fault": "errors", "reason": "test", "operation": "store.read", "load": 0}
+    begun = (await desk.ask("POST", "/v1/drills", body)).json()
+    await desk.ask("POST", "/v1/kills", {"scope": "operation:store.read", "reason": "it burns"})
+    report = await ended(desk, begun["id"])
+    assert "operation:store.read was killed by a-approver meanwhile: it burns" in report["why"]
+    assert [kill["scope"] for kill in (await desk.status())["kills"]] == ["operation:store.read"]
 
 
 async def test_kills_of_others_are_not_touched(desk: Desk) -> None:
