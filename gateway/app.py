@@ -215,12 +215,9 @@ class DataPlane:
             tripper.trip,
             time.monotonic,
         )
+        drills = DrillStore(self.state.redis, definition.migration)
         self._drill = DrillFollower(
-            name,
-            DrillStore(self.state.redis, definition.migration),
-            self._evaluator,
-            lambda: self.state.feed.current,
-            self._drill_switched,
+            name, drills, self._evaluator, lambda: self.state.feed.current, self._drill_switched, drills.clock.now
         )
         self.state.feed.subscribe(self._drill.policy_changed)
         self._plane.floor = AbsenceFloor(time.monotonic, tripper.trip_all)

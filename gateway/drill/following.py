@@ -6,7 +6,6 @@ Ends by the clock where nobody says so any more: a control process that is gone 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -60,7 +59,7 @@ class DrillFollower:
         pace: Pace,
         snapshot: Callable[[], Snapshot | None],
         switched: Callable[[DrillOrder | None], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         """Follows nothing before `run`.
 
@@ -70,7 +69,7 @@ class DrillFollower:
             pace: What is normal.
             snapshot: The policy in force.
             switched: Is told of the order whose fault begins, and with None of its end.
-            clock: Unix seconds.
+            clock: Unix seconds, the same for everybody; not what this machine takes for the time.
         """
         self.order: DrillOrder | None = None
         self._worker = worker

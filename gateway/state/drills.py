@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.resources import files
@@ -11,6 +13,7 @@ from typing import Any, Final, cast
 from gateway.core.audit import AuditEntry
 from gateway.core.drill import DrillOrder, WorkerNote
 from gateway.core.model import Latch
+from gateway.core.shared_clock import SharedClock
 from gateway.state.codec import encode_latch
 from gateway.state.connect import REDIS_ERRORS, RedisClient
 from gateway.state.keys import Keys
@@ -20,9 +23,14 @@ _NOTES_KEPT_S: Final = 3600
 
 
 class DrillStore:
-    """Drills of one migration."""
+    """Drills of one migration.
 
-    def __init__(self, redis: RedisClient, migration: str) -> None:
+    Attributes:
+        clock: The time by which all that take part in a drill go.
+    """
+
+    def __init__(self, redis: RedisClient, migration: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.clock = SharedClock(monotonic)
         self._redis = redis
         self._keys = Keys(migration)
         self._keep_trip = redis.register_script(files("gateway.state").joinpath("lua/keep_trip.lua").read_text())
@@ -32,7 +40,7 @@ class DrillStore:
     async def order(self) -> tuple[bool, DrillOrder | None]:
         """Whether Redis could be asked, and the order that stands."""
         try:
-            text = cast("bytes | None", await self._redis.get(self._keys.drill))
+            text = await self._look()
         except REDIS_ERRORS:
             return False, None
         if text is None:
@@ -41,6 +49,16 @@ class DrillStore:
             return True, DrillOrder.parse(text)
         except ValueError:
             return True, None
+
+    async def _look(self) -> bytes | None:
+        """The order as it stands, and the time, in one round trip."""
+        asked_at = self.clock.monotonic()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.get(self._keys.drill)
+            (seconds, microseconds), text = await pipe.execute()
+        self.clock.note(seconds + microseconds / 1e6, asked_at, self.clock.monotonic())
+        return cast("bytes | None", text)
 
     async def note(self, drill: str, note: WorkerNote) -> None:
         """Tells what a worker saw; best effort."""
@@ -53,16 +71,21 @@ class DrillStore:
 
     # --- for control; every method may raise one of `connect.REDIS_ERRORS` -----------------------------------------
 
-    async def begin(self, order: DrillOrder, now: float) -> bool:
+    async def tell_time(self) -> None:
+        """Brings the clock up to date."""
+        await self._look()
+
+    async def begin(self, order: DrillOrder) -> bool:
         """Gives an order; False while another one stands."""
-        lives_ms = max(1, int((order.ends_at - now) * 1000))
-        done = await self._redis.set(self._keys.drill, json.dumps(order.document()), px=lives_ms, nx=True)
+        done = await self._redis.set(self._keys.drill, json.dumps(order.document()), px=self._lives_ms(order), nx=True)
         return bool(done)
 
-    async def change(self, order: DrillOrder, now: float) -> None:
+    async def change(self, order: DrillOrder) -> None:
         """Replaces the order."""
-        lives_ms = max(1, int((order.ends_at - now) * 1000))
-        await self._redis.set(self._keys.drill, json.dumps(order.document()), px=lives_ms)
+        await self._redis.set(self._keys.drill, json.dumps(order.document()), px=self._lives_ms(order))
+
+    def _lives_ms(self, order: DrillOrder) -> int:
+        return max(1, int((order.ends_at - self.clock.now()) * 1000))
 
     async def end(self, drill: str) -> None:
         """Takes the order of a drill back; that of another one stands."""

@@ -45,9 +45,7 @@ class Load:
         shed: Requests that were not sent: too many were under way.
     """
 
-    def __init__(
-        self, url: str, flows: Sequence[Flow], timeout_s: float, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, url: str, flows: Sequence[Flow], timeout_s: float, clock: Callable[[], float]) -> None:
         """Sends nothing yet.
 
         Args:

@@ -14,11 +14,19 @@ from gateway.core.model import Latch, Operation
 class Drills(Protocol):
     """Where drills are kept. Every method may raise `StoreUnavailableError`."""
 
-    async def begin(self, order: DrillOrder, now: float) -> bool:
+    def now(self) -> float:
+        """Unix seconds by the clock that everybody goes by, as of the last `tell_time`."""
+        ...
+
+    async def tell_time(self) -> None:
+        """Brings that clock up to date."""
+        ...
+
+    async def begin(self, order: DrillOrder) -> bool:
         """Gives an order; False while another one stands."""
         ...
 
-    async def change(self, order: DrillOrder, now: float) -> None:
+    async def change(self, order: DrillOrder) -> None:
         """Replaces the order."""
         ...
 

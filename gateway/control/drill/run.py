@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from statistics import median
 from typing import Any, Final
@@ -90,7 +90,6 @@ class DrillRun:
         order: Order,
         acts: Acts,
         kit: Kit,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepares; nothing is changed yet.
 
@@ -100,7 +99,6 @@ class DrillRun:
             order: Who asks.
             acts: Changes the policy.
             kit: What it works with.
-            clock: Unix seconds.
 
         Raises:
             Refused: It cannot be drilled.
@@ -112,7 +110,7 @@ class DrillRun:
         self._kit = kit
         self._drills = kit.drills
         self._counters = kit.counters
-        self._clock = clock
+        self._clock = kit.drills.now
         self._before = Before()
         self._out_at = 0.0
         self._load: Load | None = None
@@ -169,6 +167,7 @@ class DrillRun:
     # --- the steps -------------------------------------------------------------------------------------------------
 
     async def _drill_through(self) -> None:
+        await self._drills.tell_time()
         now = self._clock()
         waiting = DrillOrder(
             self._drill,
@@ -180,7 +179,7 @@ class DrillRun:
         )
         # Only as long as arming may take: whoever gave the order may be gone by then.
         waiting = replace(waiting, ends_at=now + self._body.arm_s + 60)
-        if not await self._drills.begin(waiting, now):
+        if not await self._drills.begin(waiting):
             raise DrillFailedError("another drill is on")
         await self._make_ready()
         await self._start_load()
@@ -233,14 +232,14 @@ class DrillRun:
     async def _start_load(self) -> None:
         if not self._body.load:
             return
-        url = _data_port(self._counters, self._clock())
+        url = _data_port(self._counters)
         if url is None:
             raise DrillFailedError("no worker has said where its data port is; is a gateway running?")
         flows = [
             Flow(Side.NEW, self._body.load, self._requests(Side.NEW)),
             Flow(Side.OLD, max(_LEAST_OLD, self._body.load / 5), self._requests(Side.OLD)),
         ]
-        self._load = Load(url, flows, self._deadline_s + 5)
+        self._load = Load(url, flows, self._deadline_s + 5, self._clock)
         self._load.start()
 
     def _requests(self, side: Side) -> list[DrillRequest]:
@@ -261,7 +260,7 @@ class DrillRun:
             return found
         if self._kit.force_secret is None or not may_force(plan):
             raise DrillFailedError(f"no key of its own is answered by {side}, and none may be forced there")
-        value = force.sign(self._kit.force_secret, snapshot.definition.migration, side, int(self._clock()) + _FORCE_S)
+        value = force.sign(self._kit.force_secret, snapshot.definition.migration, side, int(time.time()) + _FORCE_S)
         first = _TRIES if side is Side.OLD else 0
         made_up = (_request(snapshot.definition, self._operation, self._drill, first + n) for n in range(_KEYS))
         return [replace(made, headers={**made.headers, "crossfade-force": value}) for made in made_up]
@@ -296,22 +295,23 @@ class DrillRun:
         return None
 
     def _workers(self) -> dict[str, Mapping[str, Any]]:
-        now = self._clock()
-        return {name: blob for name, blob in self._counters.live.items() if now - blob.get("at", 0) < _FRESH_S}
+        return dict(self._counters.fresh(_FRESH_S))
 
     def _compared(self) -> int:
         compared = self._counters.totals().get("comparisons", {}).get(self._operation.name, {})
         return int(compared.get("match", 0) + compared.get("mismatch", 0))
 
     async def _begin_fault(self, waiting: DrillOrder) -> DrillOrder:
+        await self._drills.tell_time()
         now = self._clock()
         limit_s = _TRIP_LIMIT_S[self._body.fault] + ZERO_LIMIT_S + self._deadline_s
         order = replace(waiting, begins_at=now + _BEGINS_IN_S, ends_at=now + _BEGINS_IN_S + limit_s)
-        await self._drills.change(order, now)
+        await self._drills.change(order)
         await self._phase("fault")
         return order
 
     async def _trip(self, order: DrillOrder) -> float:
+        """Waits for the trip; returns when it was seen here."""
         limit_s = _TRIP_LIMIT_S[self._body.fault]
         while self._clock() < order.begins_at + limit_s:
             policy = await self._acts.store.read()
@@ -321,7 +321,7 @@ class DrillRun:
                     self.report |= {"scope": str(latch.scope), "trip": latch.reason}
                     if not is_rehearsed(latch, self._drill):
                         raise _killed_meanwhile(latch)
-                    return latch.at.timestamp()
+                    return self._clock()
             await asyncio.sleep(_LOOK_S)
         raise DrillFailedError(f"nothing tripped within {limit_s:g} s: new went on with {self._body.fault}")
 
@@ -374,9 +374,11 @@ class DrillRun:
             _log.error("drill_not_kept", drill=self._drill, why=str(exc))
         _log.info("drill", drill=self._drill, phase="ended", passed=passed, why=why)
 
-    def _report_times(self, order: DrillOrder, tripped_at: float, notes: list[WorkerNote]) -> None:
+    def _report_times(self, order: DrillOrder, seen_at: float, notes: list[WorkerNote]) -> None:
         live = self._workers()
         notes = [note for note in notes if note.worker in live]
+        # Whoever trips takes new out of its own requests first; the latch tells the time by the clock of its machine.
+        tripped_at = min([seen_at, *(note.out_at for note in notes if note.out_at is not None)])
         samples = self._judged(order, self._load) if self._load is not None else []
         begun = order.begins_at
         self.report["times"] = asdict(times_of(begun, tripped_at, notes, samples))
@@ -450,8 +452,8 @@ def _killed_meanwhile(latch: Latch) -> DrillFailedError:
     return DrillFailedError(f"{latch.scope} was killed by {latch.by} meanwhile: {latch.reason}")
 
 
-def _data_port(counters: Counters, now: float) -> str | None:
-    for _, blob in sorted(counters.live.items()):
-        if blob.get("address") and now - blob.get("at", 0) < _FRESH_S:
+def _data_port(counters: Counters) -> str | None:
+    for _, blob in sorted(counters.fresh(_FRESH_S).items()):
+        if blob.get("address"):
             return str(blob["address"])
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -73,7 +74,7 @@ async def test_it_waits_no_longer_than_it_may() -> None:
 async def test_a_load_is_counted_and_ends() -> None:
     broken = b"HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n"
     async with answers(OK, OK, broken, OK) as side:
-        load = Load(f"http://127.0.0.1:{side.port}", [Flow(Side.NEW, 200.0, [GET, POST])], 5.0)
+        load = Load(f"http://127.0.0.1:{side.port}", [Flow(Side.NEW, 200.0, [GET, POST])], 5.0, time.monotonic)
         load.start()
         await until(lambda: load.is_well(since=3, answers=5), "it goes on well")
         await load.stop()

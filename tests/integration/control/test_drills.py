@@ -13,6 +13,7 @@ from gateway.control.auth import Caller
 from gateway.core.drill import DrillOrder, Fault, tripped_by
 from gateway.core.model import Latch, LatchKind, Ppm, Scope, Side
 from gateway.core.roles import Role
+from gateway.state.counters import CounterStore
 from gateway.state.drills import DrillStore
 from tests.support.control import Desk, migration
 from tests.support.raw_upstream import Peer
@@ -197,9 +198,27 @@ async def test_kills_of_others_are_not_touched(desk: Desk) -> None:
     assert [kill["scope"] for kill in (await desk.status())["kills"]] == ["group:workspace"]
 
 
+@pytest.mark.parametrize("skew_s", [-7.0, 7.0])
+async def test_a_worker_whose_clock_is_off_is_waited_for(desk: Desk, skew_s: float) -> None:
+    store = CounterStore(desk.side_client, "git")
+    guards = {"work.read": {"state": "not_armed", "why": "warming up"}}
+    begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
+
+    async def is_waited_for() -> bool:
+        blob = {"worker": "gateway-0", "incarnation": "i", "at": time.time() + skew_s, "guards": guards}
+        store.publish("gateway-0", blob)
+        report = (await desk.ask("GET", f"/v1/drills/{begun['id']}")).json()
+        return bool(report["why"] == "gateway-0: not_armed: warming up")
+
+    await until_async(is_waited_for, "it is waited for")
+    await store.aclose()
+
+
 async def test_another_control_may_have_one_on(desk: Desk) -> None:
-    store, now = DrillStore(desk.side_client, "git"), time.time()
-    await store.begin(DrillOrder("other", Fault.DOWN, "alone", Ppm(0), now, now + 60), now)
+    store = DrillStore(desk.side_client, "git")
+    await store.tell_time()
+    now = store.clock.now()
+    await store.begin(DrillOrder("other", Fault.DOWN, "alone", Ppm(0), now, now + 60))
     begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
     report = await ended(desk, begun["id"])
     assert report["why"] == "another drill is on"

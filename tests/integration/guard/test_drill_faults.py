@@ -45,15 +45,17 @@ async def own(redis: RedisProcess) -> AsyncIterator[RedisClient]:
 
 
 @pytest.fixture
-def drills(own: RedisClient) -> DrillStore:
-    return DrillStore(own, "shop")
+async def drills(own: RedisClient) -> DrillStore:
+    store = DrillStore(own, "shop")
+    await store.tell_time()
+    return store
 
 
 async def begin(drills: DrillStore, fault: Fault, *, lasts_s: float = 60.0, share: int = 0) -> DrillOrder:
     """The order stands and every worker obeys it."""
-    now = time.time()
+    now = drills.clock.now()
     order = DrillOrder("d1", fault, "item.get", Ppm(share), now, now + lasts_s)
-    assert await drills.begin(order, now)
+    assert await drills.begin(order)
 
     async def has_begun() -> bool:
         return any(note.begun_at is not None for note in await drills.notes("d1"))
@@ -159,8 +161,8 @@ async def tripped(worker: WorkerProcess, own: RedisClient, key: str) -> Latch:
 async def test_a_trip_while_a_drill_only_stands_is_a_real_one(
     worker: WorkerProcess, sides: Sides, drills: DrillStore, own: RedisClient
 ) -> None:
-    now = time.time()
-    assert await drills.begin(DrillOrder("d1", Fault.ERRORS, "item.get", Ppm(0), now + 600, now + 660), now)
+    now = drills.clock.now()
+    assert await drills.begin(DrillOrder("d1", Fault.ERRORS, "item.get", Ppm(0), now + 600, now + 660))
     await until_async(lambda: drills.notes("d1"), "it is seen")
 
     async def fail(peer: Peer) -> None:
