@@ -31,8 +31,8 @@ torture: setup
 	@CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s tests/integration/test_crowds.py $(ARGS)
 	@CROSSFADE_TEST_SOAK_S=120 CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s -o faulthandler_timeout=0 \
 	  tests/integration/backends/test_soak.py $(ARGS)
-	@CROSSFADE_TEST_FAULTS="errors down slow hang mismatch" $(BIN)/pytest -q -o faulthandler_timeout=0 \
-	  tests/integration/test_up_drill.py -k bare_machine $(ARGS)
+	@CROSSFADE_TEST_FAULTS="errors down slow hang mismatch" CROSSFADE_TEST_FLIP_EVERY=30 CROSSFADE_TEST_FLIP_FOR=300 $(BIN)/pytest -q -o faulthandler_timeout=0 \
+	  tests/integration/test_up_drill.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -45,6 +45,8 @@ class Fault(StrEnum):
     """Nobody can be connected to."""
     MISMATCH = "mismatch"
     """New answers something else than old; seen by comparisons alone, never by clients."""
+    FLIPS = "flips"
+    """Nothing goes wrong: a flag goes to and fro."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,9 +340,9 @@ class Series:
     failed: list[int] = field(default_factory=list)
 
 
-def series_of(begun_at: float, samples: Sequence[Sample], before_s: float = 5.0) -> Series:
+def series_of(begun_at: float, samples: Sequence[Sample], *, before_s: float = 5.0, slot_s: float = 0.25) -> Series:
     """What the load saw around the fault, by when requests ended."""
-    series = Series(from_s=-before_s)
+    series = Series(slot_s=slot_s, from_s=-before_s)
     shown = [sample for sample in samples if sample.ended_at >= begun_at - before_s]
     if not shown:
         return series
@@ -373,7 +375,9 @@ def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now:
     ended = [report for report in reports if report.get("passed") is not None]
     if ended and not ended[0]["passed"]:
         return f"the last drill failed: {ended[0]['id']} ({ended[0]['fault']}): {ended[0].get('why')}"
-    passed = [datetime.fromisoformat(report["at"]).timestamp() for report in ended if report["passed"]]
+    # Flips prove something else: nothing was taken back in them.
+    rehearsed = [report for report in ended if report["passed"] and report["fault"] != Fault.FLIPS]
+    passed = [datetime.fromisoformat(report["at"]).timestamp() for report in rehearsed]
     if not passed:
         return "no drill has passed yet: crossfade drill --fault errors"
     age_s = now - max(passed)

@@ -12,9 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.parts import Parts
+from gateway.state.connect import connect
 from tests.support.up import ROOT, Up, crossfade, is_alive, running_up
 from tests.support.waiting import until, until_async
 
+FLIP_EVERY_S = os.environ.get("CROSSFADE_TEST_FLIP_EVERY", "2")
+FLIP_FOR_S = os.environ.get("CROSSFADE_TEST_FLIP_FOR", "8")
 FAULTS = os.environ.get("CROSSFADE_TEST_FAULTS", "hang mismatch")
 """All five are a part of `make torture`: each waits half a minute until the detectors are warm."""
 
@@ -76,6 +80,29 @@ async def test_no_client_sees_a_failed_read_where_both_sides_share_a_store(tmp_p
         report = await passed(up, tmp_path, "errors")
         assert report["requests"]["failed"] == 0
         assert sum(worker["faults"] for worker in report["workers"]) > 0
+
+
+async def test_flips_fail_no_call_and_leave_no_lock(tmp_path: Path) -> None:
+    async with running_up(tmp_path / "data", None) as up:
+        before = (await ask(up, "/v1/status"))["groups"]
+        options = ("--chaos", "--every", FLIP_EVERY_S, "--for", FLIP_FOR_S, "--out", str(tmp_path / "report"))
+        running = drill(up, tmp_path / "printed", *options)
+        await until(lambda: running.poll() is not None, "the drill ends", 60 + 3 * int(FLIP_FOR_S))
+        report = json.loads((tmp_path / "printed").read_text())
+        assert running.returncode == 0, report["why"]
+        chaos = report["chaos"]
+        assert (chaos["failed"], chaos["stuck"], chaos["locked"]) == ({}, [], [])
+        assert {row["to"] for row in chaos["flips"]} == {"old", "new"}
+        assert "git.pull" in chaos["writes"]
+        assert all(row["calls"] for row in chaos["flips"])
+        assert "flips" in (tmp_path / "report/report.txt").read_text()
+        assert (await ask(up, "/v1/status"))["groups"] == before
+        # Locks of the new service, by the names it gives them.
+        parts = Parts.read(up.data_dir / "parts.json")
+        assert parts.redis_password_file is not None
+        redis = connect(parts.redis_url, Path(parts.redis_password_file))
+        assert [key async for key in redis.scan_iter("cf:lock:*")] == []
+        await redis.aclose()
 
 
 async def test_what_a_drill_left_behind_is_put_back(tmp_path: Path) -> None:

@@ -11,11 +11,14 @@ import structlog
 from gateway.control.acts import Acts, Order
 from gateway.control.auth import Caller
 from gateway.control.bodies import DrillBody
+from gateway.control.drill.chaos import ChaosRun
+from gateway.control.drill.frame import Frame
 from gateway.control.drill.ports import Kit
 from gateway.control.drill.restoring import restore
 from gateway.control.drill.run import DrillRun
 from gateway.control.ports import StoreUnavailableError
 from gateway.control.problems import Code, Refused, unavailable
+from gateway.core.drill import Fault
 from gateway.core.roles import Role
 
 _NAME_BYTES: Final = 4
@@ -35,7 +38,7 @@ class DrillDesk:
         """
         self._kit = kit
         self._drills = kit.drills
-        self._run: DrillRun | None = None
+        self._run: Frame | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self, acts: Acts, order: Order, body: DrillBody) -> dict[str, Any]:
@@ -52,7 +55,8 @@ class DrillDesk:
                 legal=f"crossfade drill --end {self._run.report['id']}",
             )
         drill = secrets.token_hex(_NAME_BYTES)
-        run = DrillRun(drill, body, order, acts, self._kit)
+        kind = ChaosRun if body.fault is Fault.FLIPS else DrillRun
+        run = kind(drill, body, order, acts, self._kit)
         try:
             await acts.note(order, "drill", f"{run.report['operation']} ({body.fault}): {body.reason}"[:500])
             await self._drills.keep(run.report)
