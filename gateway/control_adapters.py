@@ -176,6 +176,26 @@ class StoredDrills:
         """See the port."""
         await _ask_twice(lambda: self._store.end(drill))
 
+    async def take(self, drill: str, holder: str) -> bool:
+        """See the port."""
+        return await _ask(self._store.take(drill, holder))
+
+    async def hold(self, drill: str, holder: str) -> bool:
+        """See the port."""
+        return await _ask_twice(lambda: self._store.hold(drill, holder))
+
+    async def release(self, drill: str) -> None:
+        """See the port."""
+        await _ask_twice(lambda: self._store.release(drill))
+
+    async def note_debt(self, about: str) -> bool:
+        """Notes which debt is told; False when it was told before."""
+        return await _ask(self._store.note_debt(about))
+
+    async def forget_debt(self) -> None:
+        """The debt could not be told."""
+        await _ask_twice(self._store.forget_debt)
+
     async def notes(self, drill: str) -> list[WorkerNote]:
         """See the port."""
         return await _ask_twice(lambda: self._store.notes(drill))

@@ -362,7 +362,20 @@ def _rounded(seconds: float | None) -> float | None:
 # --- when the next one is due --------------------------------------------------------------------------------------
 
 
-def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now: float) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """What is wrong about the drills that were.
+
+    Attributes:
+        about: Names it; stays the same while it is the same one.
+        said: In words.
+    """
+
+    about: str
+    said: str
+
+
+def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now: float) -> Debt | None:
     """What is wrong about the drills that were, or None: the last one failed, or it is too long ago that one passed.
 
     Args:
@@ -374,13 +387,21 @@ def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now:
         return None
     ended = [report for report in reports if report.get("passed") is not None]
     if ended and not ended[0]["passed"]:
-        return f"the last drill failed: {ended[0]['id']} ({ended[0]['fault']}): {ended[0].get('why')}"
+        last = ended[0]
+        return Debt(f"failed {last['id']}", f"the last drill failed: {last['id']} ({last['fault']}): {last.get('why')}")
     # Flips prove something else: nothing was taken back in them.
     rehearsed = [report for report in ended if report["passed"] and report["fault"] != Fault.FLIPS]
-    passed = [datetime.fromisoformat(report["at"]).timestamp() for report in rehearsed]
-    if not passed:
-        return "no drill has passed yet: crossfade drill --fault errors"
-    age_s = now - max(passed)
+    if not rehearsed:
+        return Debt("none", "no drill has passed yet: crossfade drill --fault errors")
+    last = max(rehearsed, key=lambda report: _at(report))
+    age_s = now - _at(last)
     if age_s <= every_s:
         return None
-    return f"the last drill that passed is {age_s / 86_400:.1f} days old: crossfade drill --fault errors"
+    days = age_s / 86_400
+    return Debt(
+        f"overdue {last['id']}", f"the last drill that passed is {days:.1f} days old: crossfade drill --fault errors"
+    )
+
+
+def _at(report: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(report["at"]).timestamp()

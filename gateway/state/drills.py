@@ -18,6 +18,8 @@ from gateway.state.codec import encode_latch
 from gateway.state.connect import REDIS_ERRORS, RedisClient
 from gateway.state.keys import Keys
 
+HELD_S: Final = 6.0
+"""A control process that has said nothing for so long has left its drill behind."""
 _KEPT: Final = 100
 _NOTES_KEPT_S: Final = 3600
 
@@ -33,7 +35,10 @@ class DrillStore:
         self.clock = SharedClock(monotonic)
         self._redis = redis
         self._keys = Keys(migration)
-        self._keep_trip = redis.register_script(files("gateway.state").joinpath("lua/keep_trip.lua").read_text())
+        self._keep_trip, self._hold = (
+            redis.register_script(files("gateway.state").joinpath(f"lua/{name}.lua").read_text())
+            for name in ("keep_trip", "hold")
+        )
 
     # --- for workers -----------------------------------------------------------------------------------------------
 
@@ -92,6 +97,27 @@ class DrillStore:
         standing = (await self.order())[1]
         if standing is not None and standing.drill == drill:
             await self._redis.delete(self._keys.drill)
+
+    async def take(self, drill: str, holder: str) -> bool:
+        """Makes a process the one that runs a drill; False while another one does."""
+        return bool(await self._redis.set(self._keys.drill_holder(drill), holder, px=int(1000 * HELD_S), nx=True))
+
+    async def hold(self, drill: str, holder: str) -> bool:
+        """Says that a drill's process is still there; False when it is not that one's any more."""
+        return bool(await self._hold(keys=[self._keys.drill_holder(drill)], args=[holder, int(1000 * HELD_S)]))
+
+    async def release(self, drill: str) -> None:
+        """Takes a drill from whoever runs it."""
+        await self._redis.delete(self._keys.drill_holder(drill))
+
+    async def note_debt(self, about: str) -> bool:
+        """Notes which debt is told; False when it was told before."""
+        before = cast("bytes | None", await self._redis.set(self._keys.drill_debt, about, get=True))
+        return before is None or before.decode() != about
+
+    async def forget_debt(self) -> None:
+        """The debt could not be told."""
+        await self._redis.delete(self._keys.drill_debt)
 
     async def notes(self, drill: str) -> list[WorkerNote]:
         """What the workers saw so far, by name."""

@@ -34,6 +34,18 @@ class Drills(Protocol):
         """Takes the order of a drill back."""
         ...
 
+    async def take(self, drill: str, holder: str) -> bool:
+        """Makes a process the one that runs a drill, for some seconds; False while another one does."""
+        ...
+
+    async def hold(self, drill: str, holder: str) -> bool:
+        """Says that a drill's process is still there; False when it is not that one's any more."""
+        ...
+
+    async def release(self, drill: str) -> None:
+        """Takes a drill from whoever runs it, who ends it then."""
+        ...
+
     async def notes(self, drill: str) -> list[WorkerNote]:
         """What the workers saw so far."""
         ...

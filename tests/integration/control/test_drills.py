@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from gateway.core.model import Latch, LatchKind, Ppm, Scope, Side
 from gateway.core.roles import Role
 from gateway.state.counters import CounterStore
 from gateway.state.drills import DrillStore
-from tests.support.control import Desk, migration
+from tests.support.control import Desk, desk_on, migration
 from tests.support.raw_upstream import Peer
 from tests.support.sides import StubSide, stub_sides
 from tests.support.waiting import until_async
@@ -228,6 +229,37 @@ async def test_another_control_may_have_one_on(desk: Desk) -> None:
     assert standing.drill == "other"
 
 
+async def test_what_another_control_runs_is_left_alone_and_can_be_ended(desk: Desk, tmp_path: Path) -> None:
+    begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
+    (tmp_path / "second").mkdir()
+    async with desk_on(desk.redis, tmp_path / "second") as second:
+        await second.plane._drills.tidy(second.acts)
+        report = (await second.ask("GET", f"/v1/drills/{begun['id']}")).json()
+        assert report["phase"] != "ended"
+        report = (await second.ask("DELETE", f"/v1/drills/{begun['id']}")).json()
+        assert (report["phase"], report["restored"]) == ("ended", True)
+        assert "ended by hand" in report["why"]
+        assert (await second.status())["groups"]["workspace"]["stage"] == "off"
+
+
+async def test_what_nobody_runs_any_more_is_put_back(desk: Desk) -> None:
+    """Flips too: the share is given back, and the pins are gone."""
+    await desk.go_live("workspace", percent=40)
+    before = {"stage": None, "mirror": None, "shares": {"work.read": 400_000, "work.write": 400_000}, "pins": True}
+    await desk.ask("PATCH", "/v1/groups/workspace", {"percent": 0, "reason": "a flip"})
+    begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "load": 0})).json()
+    report = (await desk.ask("DELETE", f"/v1/drills/{begun['id']}")).json()
+    left = {**report, "id": "left", "phase": "flipping", "passed": None, "fault": "flips", "before": before}
+    await DrillStore(desk.side_client, "git").keep(left)
+
+    async def is_put_back() -> bool:
+        found = (await desk.ask("GET", "/v1/drills/left")).json()
+        return bool(found["phase"] == "ended")
+
+    await until_async(is_put_back, "it is tidied")
+    assert (await desk.status())["groups"]["workspace"]["percent"] == 40
+
+
 async def test_a_drill_that_failed_or_is_overdue_is_told(desk: Desk) -> None:
     async def told(what: str | None) -> bool:
         notes = (await desk.status())["notes"]
@@ -243,3 +275,27 @@ async def test_a_drill_that_failed_or_is_overdue_is_told(desk: Desk) -> None:
     begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "arm_s": 1, "load": 0})).json()
     await ended(desk, begun["id"])
     await until_async(lambda: told("no worker reports"), "it is told", 30)
+    # Whoever notifies reads it in the audit: once each, not with every look.
+    due = [entry for entry in (await desk.ask("GET", "/v1/audit")).json()["items"] if entry["action"] == "drill_due"]
+    assert [(entry["outcome"], entry["target"]) for entry in due] == [("done", "git"), ("done", "git")]
+    assert "no worker reports" in due[0]["reason"]
+    assert "no drill has passed yet" in due[1]["reason"]
+
+
+async def test_a_debt_is_told_once_over_a_restart_of_control(desk: Desk, tmp_path: Path) -> None:
+    desk.rewrite(migration(drills={"every": "7d"}))
+    await desk.plane.reload()
+
+    async def told(by: Desk) -> list[Any]:
+        items = (await by.ask("GET", "/v1/audit?limit=100")).json()["items"]
+        return [entry for entry in items if entry["action"] == "drill_due"]
+
+    await until_async(lambda: told(desk), "it is told")
+    (tmp_path / "second").mkdir()
+    async with desk_on(desk.redis, tmp_path / "second", migration(drills={"every": "7d"})) as second:
+
+        async def is_known() -> bool:
+            return any("no drill has passed" in note for note in (await second.status())["notes"])
+
+        await until_async(is_known, "the second knows it")
+        assert len(await told(second)) == 1
