@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from dataclasses import asdict
 from typing import Final
@@ -13,11 +14,12 @@ from gateway.control.drill.chaos_load import ChaosLoad, Pace
 from gateway.control.drill.client import LoadClient
 from gateway.control.drill.flag import FlagMovedError, flip_shares, pin, shares_of
 from gateway.control.drill.frame import DrillFailedError, Frame, drill_request
+from gateway.control.drill.load import Flow, Load
 from gateway.control.drill.ports import Kit
 from gateway.control.problems import Code, Refused
 from gateway.core.chaos import Chaos, ChaosCall, Flip, Judged, calls_of, flip_rows, most_common
 from gateway.core.decide import decide
-from gateway.core.drill import series_of
+from gateway.core.drill import DrillRequest, series_of
 from gateway.core.model import OperationClass, Side, Stage
 from gateway.core.refusal import Refusal
 
@@ -27,6 +29,9 @@ _AROUND_S: Final = 300.0
 _SEEN_S: Final = 10.0
 _LOOK_S: Final = 0.1
 _DRAIN_S: Final = 40.0
+_BESIDE: Final = 20.0
+_BESIDE_FROM: Final = 1_000_000
+_BESIDE_TRIES: Final = 4000
 _SLOT_S: Final = 1.0
 _CHECKS: Final = 3
 _AGAIN_S: Final = 0.5
@@ -46,6 +51,7 @@ class ChaosRun(Frame):
                 rule="no_share",
             )
         self._load: ChaosLoad | None = None
+        self._beside: Load | None = None
         self._flips: list[Flip] = []
         self._shares: dict[str, int] = {}
         self._stuck: set[str] = set()
@@ -60,6 +66,9 @@ class ChaosRun(Frame):
         # What has not gone away by the next flip is no other call any more.
         load = ChaosLoad(client, calls, Pace(self._body.load, self._body.every_s), self._clock)
         self._load = load
+        beside = self._requests_on_old()
+        if beside:
+            self._beside = Load(self._data_port(), [Flow(Side.OLD, _BESIDE, beside)], self._deadline_s + 5, self._clock)
         try:
             await self._flip_through(load, calls)
             await self._phase("checking", "waits for the calls that are under way")
@@ -79,6 +88,8 @@ class ChaosRun(Frame):
     async def _stop_load(self) -> None:
         if self._load is not None:
             await self._load.stop()
+        if self._beside is not None:
+            await self._beside.stop()
 
     def _calls(self) -> list[list[ChaosCall]]:
         """Of each key. Where a share is in force its keys are among it; else they are pinned."""
@@ -102,6 +113,16 @@ class ChaosRun(Frame):
             raise DrillFailedError("no key of its own is within the share that is in force")
         return found
 
+    def _requests_on_old(self) -> list[DrillRequest]:
+        """Of keys that stay on old: while all others are on new the detectors must see what is slow on both sides."""
+        snapshot = self._acts.snapshot()
+        plan = snapshot.plans[self._operation.name]
+        made = (
+            drill_request(snapshot.definition, self._operation, self._drill, _BESIDE_FROM + number)
+            for number in range(_BESIDE_TRIES)
+        )
+        return list(itertools.islice((one for one in made if decide(plan, one.key).side is Side.OLD), _KEYS))
+
     # --- flips -----------------------------------------------------------------------------------------------------
 
     async def _flip_through(self, load: ChaosLoad, calls: list[list[ChaosCall]]) -> None:
@@ -112,6 +133,8 @@ class ChaosRun(Frame):
             self._before.pins = True
         await self._phase("flipping", "sends")
         load.start()
+        if self._beside is not None:
+            self._beside.start()
         begun = time.monotonic()
         flips = int(self._body.for_s / self._body.every_s)
         for number in range(1, flips + 1):
@@ -186,6 +209,10 @@ class ChaosRun(Frame):
         samples = list(load.samples)
         ended_at = max([begun, *(sample.ended_at for sample in samples)])
         writes = {call.operation.name for of_key in calls for call in of_key}
+        failures, sent = load.failed.copy(), load.sent
+        if self._beside is not None:
+            failures[f"{self._operation.name} of keys that stay on old"] = self._beside.failed
+            sent += self._beside.sent
         proved = Chaos(
             every_s=self._body.every_s,
             for_s=self._body.for_s,
@@ -196,13 +223,12 @@ class ChaosRun(Frame):
                 if self._acts.snapshot().definition.operations[name].op_class is OperationClass.WRITE
             ),
             retried=load.retried,
-            failed=most_common(load.failed),
+            failed=most_common(+failures),
             stuck=sorted(self._stuck)[:_KEYS],
             locked=sorted(self._locked)[:_KEYS],
             flips=flip_rows([flip for flip in self._flips if flip.at <= ended_at], ended_at, samples),
         )
-        failed = sum(load.failed.values())
         self.report["chaos"] = asdict(proved)
-        self.report["requests"] = {"sent": load.sent, "failed": failed, "late": 0, "failed_before": 0}
+        self.report["requests"] = {"sent": sent, "failed": failures.total(), "late": 0, "failed_before": 0}
         self.report["series"] = asdict(series_of(begun, samples, before_s=0.0, slot_s=_SLOT_S))
         return proved

@@ -115,14 +115,13 @@ class ChaosLoad:
             await asyncio.sleep(_TICK_S)
 
     async def _carry_out(self, call: ChaosCall) -> None:
-        first_at = self._clock()
-        while True:
+        first_at = sent_at = self._clock()
+        side, judged, code = await self.ask(call)
+        self.retried += judged is Judged.BUSY
+        while judged is Judged.BUSY and self._clock() - first_at <= self._wanted.patience_s:
+            await asyncio.sleep(_AGAIN_S)
             sent_at = self._clock()
             side, judged, code = await self.ask(call)
-            if judged is not Judged.BUSY or self._clock() - first_at > self._wanted.patience_s:
-                break
-            self.retried += sent_at == first_at
-            await asyncio.sleep(_AGAIN_S)
         is_failed = judged is not Judged.GOOD
         if is_failed:
             self.failed[f"{call.operation.name} {code}"] += 1
