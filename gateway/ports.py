@@ -322,7 +322,7 @@ class ShadowObserver(Protocol):
         """A side has answered a copy of a read, or has not."""
         ...
 
-    def compared(self, operation: str, result: str) -> None:
+    def compared(self, operation: str, result: str, count: int = 1) -> None:
         """A pair was judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when it was."""
         ...
 

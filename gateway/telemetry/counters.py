@@ -7,7 +7,6 @@ adding up blobs is the business of `ledger`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from math import inf
 from time import monotonic
 from typing import Any, Final
@@ -17,6 +16,7 @@ from gateway.core.histogram import bucket_of
 from gateway.core.model import ErrorCode, Side
 from gateway.core.outcome import Outcome
 from gateway.ports import Clock
+from gateway.telemetry.comparisons import Comparisons
 from gateway.telemetry.recent import Recent
 
 UNMATCHED: Final = "(unmatched)"
@@ -84,9 +84,8 @@ class RequestCounters:
         self._doubts: Counter[Doubt] = Counter()
         self.limits: dict[str, float] = {}
         self.drilled: str | None = None
-        self._rehearsed: dict[str, Counter[str]] = {}
         self._mirror: dict[str, Counter[str]] = {}
-        self._compared: dict[str, Counter[str]] = {}
+        self._compared = Comparisons()
         self._copies: dict[str, dict[Side, Cell]] = {}
         self._saved: Counter[str] = Counter()
         self._forged = 0
@@ -136,15 +135,13 @@ class RequestCounters:
     def signals(self) -> dict[str, list[int]]:
         """What detectors judge, by operation; cumulative. See `core.detect.guard.Counted` for the order."""
         found = {}
-        for name in {*self._cells, *self._compared, *self._rehearsed}:
+        for name in {*self._cells, *self._compared.real, *self._compared.rehearsed}:
             sides = self._cells.get(name)
             cell = sides[Side.NEW] if sides is not None else _NOTHING
             old = sides[Side.OLD].outcomes if sides is not None else _NOTHING.outcomes
             outcomes = cell.outcomes
             errors = outcomes[Outcome.FAILURE]
-            compared: Mapping[str, int] = self._compared.get(name, {})
-            if name in self._rehearsed:
-                compared = Counter(compared) + self._rehearsed[name]
+            compared = self._compared.seen(name)
             mismatches = compared.get("mismatch", 0)
             found[name] = [
                 outcomes[Outcome.OK] + outcomes[Outcome.CLIENT_ERROR] + errors,
@@ -197,13 +194,9 @@ class RequestCounters:
         sides = self._copies.setdefault(operation, {Side.OLD: Cell(), Side.NEW: Cell()})
         sides[side].note(outcome, seconds)
 
-    def compared(self, operation: str, result: str) -> None:
+    def compared(self, operation: str, result: str, count: int = 1) -> None:
         """See `ports.ShadowObserver`."""
-        figures = self._rehearsed if operation == self.drilled else self._compared
-        counts = figures.get(operation)
-        if counts is None:
-            counts = figures[operation] = Counter()
-        counts[result] += 1
+        self._compared.note(operation, result, count, is_rehearsed=operation == self.drilled)
 
     def blob(self) -> dict[str, Any]:
         """Everything counted so far, for JSON."""
@@ -215,7 +208,7 @@ class RequestCounters:
             "refused": {code.value: count for code, count in self._refused.items()},
             "doubts": {doubt.value: count for doubt, count in self._doubts.items()},
             "mirror": {name: dict(counts) for name, counts in self._mirror.items()},
-            "comparisons": {name: dict(counts) for name, counts in self._compared.items()},
+            "comparisons": {name: dict(counts) for name, counts in self._compared.real.items()},
             "copies": {
                 name: {side.value: cell.blob() for side, cell in sides.items()} for name, sides in self._copies.items()
             },
