@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from dataclasses import asdict
 from typing import Final
 
@@ -14,24 +15,20 @@ from gateway.control.drill.chaos_load import ChaosLoad, Pace
 from gateway.control.drill.client import LoadClient
 from gateway.control.drill.flag import FlagMovedError, flip_shares, pin, shares_of
 from gateway.control.drill.frame import DrillFailedError, Frame, drill_request
-from gateway.control.drill.load import Flow, Load
 from gateway.control.drill.ports import Kit
 from gateway.control.problems import Code, Refused
 from gateway.core.chaos import Chaos, ChaosCall, Flip, Judged, calls_of, flip_rows, most_common
 from gateway.core.decide import decide
-from gateway.core.drill import DrillRequest, series_of
+from gateway.core.drill import series_of
 from gateway.core.model import OperationClass, Side, Stage
 from gateway.core.refusal import Refusal
 
 _KEYS: Final = 20
-_TRIES: Final = 20_000
+_TRIES: Final = 4000
 _AROUND_S: Final = 300.0
 _SEEN_S: Final = 10.0
 _LOOK_S: Final = 0.1
 _DRAIN_S: Final = 40.0
-_BESIDE: Final = 20.0
-_BESIDE_FROM: Final = 1_000_000
-_BESIDE_TRIES: Final = 4000
 _SLOT_S: Final = 1.0
 _CHECKS: Final = 3
 _AGAIN_S: Final = 0.5
@@ -51,7 +48,7 @@ class ChaosRun(Frame):
                 rule="no_share",
             )
         self._load: ChaosLoad | None = None
-        self._beside: Load | None = None
+        self._beside: ChaosLoad | None = None
         self._flips: list[Flip] = []
         self._shares: dict[str, int] = {}
         self._stuck: set[str] = set()
@@ -62,22 +59,20 @@ class ChaosRun(Frame):
         await self._phase("preparing")
         await self._go_live()
         calls = self._calls()
-        client = LoadClient(self._data_port(), self._deadline_s + 5)
-        # What has not gone away by the next flip is no other call any more.
-        load = ChaosLoad(client, calls, Pace(self._body.load, self._body.every_s), self._clock)
-        self._load = load
-        beside = self._requests_on_old()
-        if beside:
-            self._beside = Load(self._data_port(), [Flow(Side.OLD, _BESIDE, beside)], self._deadline_s + 5, self._clock)
+        # What is slow on both sides is nobody's fault: the detectors must see old do the same at the same time.
+        beside = self._keys(range(_TRIES, 2 * _TRIES), Side.OLD)
+        rate = self._body.load / 2 if beside else self._body.load
+        load = self._load = self._load_of(calls, rate)
+        self._beside = self._load_of(beside, rate) if beside else None
         try:
             await self._flip_through(load, calls)
             await self._phase("checking", "waits for the calls that are under way")
-            await load.drain(_DRAIN_S)
+            await asyncio.gather(*(each.drain(_DRAIN_S) for each in (load, self._beside) if each is not None))
             self._note(load, calls)
             # On both sides: a lock that was left behind stands where the key was then.
-            await self._check(load, calls)
+            await self._check(load, [*calls, *beside])
             await self._flip(calls)
-            await self._check(load, calls)
+            await self._check(load, [*calls, *beside])
         except FlagMovedError as moved:
             raise DrillFailedError(str(moved)) from moved
         finally:
@@ -98,30 +93,30 @@ class ChaosRun(Frame):
         shares = shares_of(snapshot.definition, snapshot.policy, self._operation)
         if plan.percent:
             self._shares = shares
-        found: list[list[ChaosCall]] = []
-        for number in range(_TRIES):
-            calls = calls_of(snapshot.definition, self._operation, self._drill, number)
-            try:
-                is_within = not self._shares or decide(plan, calls[0].request.key).side is Side.NEW
-            except Refusal as refusal:
-                raise DrillFailedError(f"no request of its own is taken: {refusal}") from refusal
-            if is_within:
-                found.append(calls)
-            if len(found) == _KEYS:
-                break
+        found = self._keys(range(_TRIES), Side.NEW if self._shares else Side.OLD)
         if not found:
             raise DrillFailedError("no key of its own is within the share that is in force")
         return found
 
-    def _requests_on_old(self) -> list[DrillRequest]:
-        """Of keys that stay on old: while all others are on new the detectors must see what is slow on both sides."""
+    def _keys(self, numbers: range, side: Side) -> list[list[ChaosCall]]:
+        """The calls of the first of its own keys that a side answers now."""
         snapshot = self._acts.snapshot()
         plan = snapshot.plans[self._operation.name]
-        made = (
-            drill_request(snapshot.definition, self._operation, self._drill, _BESIDE_FROM + number)
-            for number in range(_BESIDE_TRIES)
-        )
-        return list(itertools.islice((one for one in made if decide(plan, one.key).side is Side.OLD), _KEYS))
+
+        def belongs(number: int) -> bool:
+            made = drill_request(snapshot.definition, self._operation, self._drill, number)
+            try:
+                return decide(plan, made.key).side is side
+            except Refusal as refusal:
+                raise DrillFailedError(f"no request of its own is taken: {refusal}") from refusal
+
+        chosen = itertools.islice(filter(belongs, numbers), _KEYS)
+        return [calls_of(snapshot.definition, self._operation, self._drill, number) for number in chosen]
+
+    def _load_of(self, calls: list[list[ChaosCall]], rate: float) -> ChaosLoad:
+        client = LoadClient(self._data_port(), self._deadline_s + 5)
+        # What has not gone away by the next flip is no other call any more.
+        return ChaosLoad(client, calls, Pace(rate, self._body.every_s), self._clock)
 
     # --- flips -----------------------------------------------------------------------------------------------------
 
@@ -209,10 +204,8 @@ class ChaosRun(Frame):
         samples = list(load.samples)
         ended_at = max([begun, *(sample.ended_at for sample in samples)])
         writes = {call.operation.name for of_key in calls for call in of_key}
-        failures, sent = load.failed.copy(), load.sent
-        if self._beside is not None:
-            failures[f"{self._operation.name} of keys that stay on old"] = self._beside.failed
-            sent += self._beside.sent
+        loads = [each for each in (load, self._beside) if each is not None]
+        failures = sum((each.failed for each in loads), Counter[str]())
         proved = Chaos(
             every_s=self._body.every_s,
             for_s=self._body.for_s,
@@ -222,13 +215,14 @@ class ChaosRun(Frame):
                 for name in writes
                 if self._acts.snapshot().definition.operations[name].op_class is OperationClass.WRITE
             ),
-            retried=load.retried,
-            failed=most_common(+failures),
+            retried=sum(each.retried for each in loads),
+            failed=most_common(failures),
             stuck=sorted(self._stuck)[:_KEYS],
             locked=sorted(self._locked)[:_KEYS],
             flips=flip_rows([flip for flip in self._flips if flip.at <= ended_at], ended_at, samples),
         )
         self.report["chaos"] = asdict(proved)
+        sent = sum(each.sent for each in loads)
         self.report["requests"] = {"sent": sent, "failed": failures.total(), "late": 0, "failed_before": 0}
         self.report["series"] = asdict(series_of(begun, samples, before_s=0.0, slot_s=_SLOT_S))
         return proved
