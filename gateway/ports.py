@@ -272,6 +272,7 @@ class Observer(Protocol):
         is_late: bool = False,
         blamed: str | None = None,
         request_id: bytes = b"",
+        is_rehearsal: bool = False,
     ) -> None:
         """A request ended.
 
@@ -283,6 +284,7 @@ class Observer(Protocol):
             is_late: `late` was said of it before.
             blamed: Of a failure: its kind, a closed set of words; None of anything else.
             request_id: Of the request.
+            is_rehearsal: It is a drill's own.
         """
         ...
 

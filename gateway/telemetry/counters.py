@@ -24,6 +24,8 @@ UNMATCHED: Final = "(unmatched)"
 NO_SIDE: Final = "none"
 """Stands for the side of requests that no side was asked about."""
 
+REHEARSED: Final = "rehearsed"
+
 _TIMED: Final = frozenset({Outcome.OK, Outcome.CLIENT_ERROR, Outcome.FAILURE})
 """Outcomes that a side answered for: only these have a latency that says something about it."""
 
@@ -87,6 +89,7 @@ class RequestCounters:
         self._mirror: dict[str, Counter[str]] = {}
         self._compared = Comparisons()
         self._copies: dict[str, dict[Side, Cell]] = {}
+        self._rehearsals: dict[str, Cell] = {}
         self._saved: Counter[str] = Counter()
         self._forged = 0
         self._force_ignored = 0
@@ -101,11 +104,14 @@ class RequestCounters:
         is_late: bool = False,
         blamed: str | None = None,
         request_id: bytes = b"",
+        is_rehearsal: bool = False,
     ) -> None:
         """See `ports.Observer`."""
         name = operation or UNMATCHED
         cell = self._cell(name, side)
         cell.note(outcome, seconds)
+        if is_rehearsal and side is Side.OLD:
+            self._rehearsals.setdefault(name, Cell()).note(outcome, seconds)
         if side is not Side.NEW or outcome not in _TIMED:
             return
         if outcome is Outcome.FAILURE:
@@ -156,15 +162,21 @@ class RequestCounters:
         return found
 
     def histograms(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Durations of both sides, by operation; sparse and cumulative."""
-        return {
-            name: {
-                side.value: {str(bucket): count for bucket, count in sides[side].buckets.items()}
-                for side in (Side.OLD, Side.NEW)
+        """Durations of both sides, by operation; sparse and cumulative.
+
+        `rehearsed` are those among old's that answered a drill's own requests.
+        """
+        found = {}
+        for name, sides in self._cells.items():
+            if name == UNMATCHED:
+                continue
+            cells = {side.value: sides[side] for side in (Side.OLD, Side.NEW)}
+            if name in self._rehearsals:
+                cells[REHEARSED] = self._rehearsals[name]
+            found[name] = {
+                of: {str(bucket): count for bucket, count in cell.buckets.items()} for of, cell in cells.items()
             }
-            for name, sides in self._cells.items()
-            if name != UNMATCHED
-        }
+        return found
 
     def refused(self, code: ErrorCode) -> None:
         """See `ports.Observer`."""
