@@ -8,7 +8,7 @@ help:
 	@echo "make up     the gateway with both services on this machine; Ctrl-C stops it"
 	@echo "make demo   a dozen agents do git work through the gateway while shares move"
 	@echo "make test   the test suite"
-	@echo "make torture  long forms of tests: 20 rolling restarts under 20 clients, thousands of idle and slow clients"
+	@echo "make torture  long forms of tests: 20 rolling restarts under 20 clients, thousands of idle and slow clients, every drill"
 	@echo "make check  linters, types, import rules, the pages made from the code"
 	@echo "make bench  beside nginx: CPU per request; memory of long streams, time from a change to its effect"
 	@echo "make bench-guard  from a fault of the new side to the last request on it"
@@ -31,6 +31,8 @@ torture: setup
 	@CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s tests/integration/test_crowds.py $(ARGS)
 	@CROSSFADE_TEST_SOAK_S=120 CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s -o faulthandler_timeout=0 \
 	  tests/integration/backends/test_soak.py $(ARGS)
+	@CROSSFADE_TEST_FAULTS="errors down slow hang mismatch" CROSSFADE_TEST_FLIP_EVERY=30 CROSSFADE_TEST_FLIP_FOR=300 $(BIN)/pytest -q -o faulthandler_timeout=0 \
+	  tests/integration/test_up_drill.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

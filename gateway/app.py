@@ -7,6 +7,7 @@ import random
 import secrets
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.core.compare.evidence import Found
+from gateway.core.compare.evidence import Finding, Found
 from gateway.core.compare.rules import Relax
 from gateway.core.counts import Counts, add
 from gateway.core.drill import DrillOrder, Fault
@@ -61,6 +62,8 @@ _SECRET_BYTES: Final = 32
 _SHADOW_S: Final = 0.5
 _GUARD_PAUSE_S: Final = 1.0
 _RECORD_BYTES: Final = 6
+_STILL_DRILLED_S: Final = 2.0
+_SUSPICIONS: Final = 10_000
 
 _log = structlog.get_logger("crossfade.app")
 
@@ -149,7 +152,7 @@ class DataPlane:
         self._counters = RequestCounters()
         self.state = build_state(parts, definition, name)
         self._published = CounterStore(self.state.redis, definition.migration)
-        self._upstream_limits = _upstream_limits(settings)
+        self._upstream_limits = upstream_limits(settings)
         self._upstreams = self._build_upstreams(definition)
         self._shadow_limits = ShadowLimits(**settings.shadow.model_dump())
         self._copiers = self._build_copiers(definition)
@@ -203,7 +206,7 @@ class DataPlane:
             self.state.feed,
             Sources(
                 snapshot=lambda: self.state.feed.current,
-                drill=lambda: self._drill.order,
+                drill=lambda: self._drill.blamed,
                 noticed=self._counters.recent,
                 on_new=self._plane.on_new,
                 clock=time.monotonic,
@@ -219,15 +222,13 @@ class DataPlane:
             tripper.trip,
             time.monotonic,
         )
+        drills = DrillStore(self.state.redis, definition.migration)
         self._drill = DrillFollower(
-            name,
-            DrillStore(self.state.redis, definition.migration),
-            self._evaluator,
-            lambda: self.state.feed.current,
-            self._drill_switched,
+            name, drills, self._evaluator, lambda: self.state.feed.current, self._drill_switched, drills.clock.now
         )
         self.state.feed.subscribe(self._drill.policy_changed)
         self.state.feed.subscribe(tripper.policy_changed)
+        self._drilled_until: asyncio.TimerHandle | None = None
         self._plane.floor = AbsenceFloor(time.monotonic, tripper.trip_all)
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
@@ -351,10 +352,19 @@ class DataPlane:
         self._plane.drill = self._drill if order is not None else None
         self._copied_to.update(self._copiers)
         is_mismatch = order is not None and order.fault is Fault.MISMATCH
-        self._counters.drilled = order.operation if order is not None and is_mismatch else None
+        if self._drilled_until is not None:
+            self._drilled_until.cancel()
+            self._drilled_until = None
         if order is not None and is_mismatch:
+            self._counters.drilled = order.operation
             # Whatever old says to a copy differs from what new has served; no client sees anything of it.
             self._copied_to[Side.OLD] = AlteredSide(self._copiers[Side.OLD], order.touches)
+        elif self._counters.drilled is not None:
+            # Answers that differ are still on their way to whoever compares them.
+            self._drilled_until = asyncio.get_running_loop().call_later(_STILL_DRILLED_S, self._forget_drilled)
+
+    def _forget_drilled(self) -> None:
+        self._counters.drilled = None
 
     def _is_mirrored(self, operation: str) -> bool:
         """Whether the policy in force still mirrors an operation."""
@@ -402,11 +412,24 @@ class _Evidence:
     def __init__(self, store: EvidenceStore, counters: RequestCounters) -> None:
         self._store = store
         self._counters = counters
+        # Requests whose suspicion a drill has made: it may be settled after the drill.
+        self._rehearsed: OrderedDict[str, None] = OrderedDict()
 
     def note(self, found: Found) -> None:
         """See `ports.EvidenceSink`."""
-        if found.operation != self._counters.drilled:
+        if found.finding is Finding.SUSPECTED and found.operation == self._counters.drilled:
+            self._rehearsed[found.request_id] = None
+            if len(self._rehearsed) > _SUSPICIONS:
+                self._rehearsed.popitem(last=False)
+        elif found.finding is Finding.SUSPECTED or not self._is_rehearsed(found):
             self._store.note(found)
+
+    def _is_rehearsed(self, found: Found) -> bool:
+        if found.request_id in self._rehearsed:
+            del self._rehearsed[found.request_id]
+            return True
+        # One that was taken for confirmed, without a suspicion of its own.
+        return found.finding is Finding.MISMATCH and found.operation == self._counters.drilled
 
 
 class _Exchange:
@@ -459,6 +482,7 @@ def _decides_by(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _upstream_limits(settings: GatewaySettings) -> UpstreamLimits:
+def upstream_limits(settings: GatewaySettings) -> UpstreamLimits:
+    """Bounds of a side's client, as the settings say."""
     values = settings.upstream.model_dump()
     return UpstreamLimits(**{**values, "ejection": EjectionLimits(**values["ejection"])})

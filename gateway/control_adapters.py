@@ -206,26 +206,58 @@ class StoredNoise:
 
 
 class StoredDrills:
-    """See `gateway.control.drill.run.Drills`."""
+    """See `gateway.control.drill.ports.Drills`."""
 
     def __init__(self, store: DrillStore) -> None:
         self._store = store
 
-    async def begin(self, order: DrillOrder, now: float) -> bool:
+    def now(self) -> float:
         """See the port."""
-        return await _ask(self._store.begin(order, now))
+        return self._store.clock.now()
 
-    async def change(self, order: DrillOrder, now: float) -> None:
+    async def tell_time(self) -> None:
         """See the port."""
-        await _ask_twice(lambda: self._store.change(order, now))
+        await _ask_twice(self._store.tell_time)
+
+    async def begin(self, order: DrillOrder) -> bool:
+        """See the port."""
+        return await _ask(self._store.begin(order))
+
+    async def change(self, order: DrillOrder) -> None:
+        """See the port."""
+        await _ask_twice(lambda: self._store.change(order))
 
     async def end(self, drill: str) -> None:
         """See the port."""
         await _ask_twice(lambda: self._store.end(drill))
 
+    async def take(self, drill: str, holder: str) -> bool:
+        """See the port."""
+        return await _ask(self._store.take(drill, holder))
+
+    async def hold(self, drill: str, holder: str) -> bool:
+        """See the port."""
+        return await _ask_twice(lambda: self._store.hold(drill, holder))
+
+    async def release(self, drill: str) -> None:
+        """See the port."""
+        await _ask_twice(lambda: self._store.release(drill))
+
+    async def note_debt(self, about: str) -> bool:
+        """Notes which debt is told; False when it was told before."""
+        return await _ask(self._store.note_debt(about))
+
+    async def forget_debt(self) -> None:
+        """The debt could not be told."""
+        await _ask_twice(self._store.forget_debt)
+
     async def notes(self, drill: str) -> list[WorkerNote]:
         """See the port."""
         return await _ask_twice(lambda: self._store.notes(drill))
+
+    async def keep_trip(self, seen: Latch, kept: Latch, entry: AuditEntry) -> bool:
+        """See the port."""
+        return await _ask(self._store.keep_trip(seen, kept, entry))
 
     async def keep(self, report: dict[str, Any]) -> None:
         """See the port."""
@@ -243,15 +275,28 @@ class WorkerCounters:
         ledger: Adds them up.
     """
 
-    def __init__(self, store: CounterStore) -> None:
+    def __init__(self, store: CounterStore, clock: Callable[[], float] = time.monotonic) -> None:
+        """Knows nothing yet.
+
+        Args:
+            store: Where they are.
+            clock: Monotonic seconds.
+        """
         self.ledger = Ledger()
         self._store = store
+        self._clock = clock
+        self._heard: dict[str, tuple[object, float]] = {}
         self._live: Mapping[str, Mapping[str, Any]] = {}
 
     @property
     def live(self) -> Mapping[str, Mapping[str, Any]]:
         """See the port."""
         return self._live
+
+    def fresh(self, within_s: float) -> Mapping[str, Mapping[str, Any]]:
+        """See the port."""
+        since = self._clock() - within_s
+        return {name: blob for name, blob in self._live.items() if self._heard[name][1] >= since}
 
     def totals(self) -> Document:
         """See the port."""
@@ -277,7 +322,15 @@ class WorkerCounters:
         """
         self._live = await _ask(self._store.read_all())
         self._take(self._live.values())
-        self.ledger.sample(time.monotonic())
+        now = self._clock()
+        # When it came, by this clock: what a worker takes for the time may be anything.
+        self._heard = {
+            name: self._heard[name]
+            if name in self._heard and self._heard[name][0] == blob.get("at")
+            else (blob.get("at"), now)
+            for name, blob in self._live.items()
+        }
+        self.ledger.sample(now)
 
     def _take(self, blobs: Iterable[Mapping[str, Any]]) -> None:
         for blob in blobs:

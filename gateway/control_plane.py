@@ -11,17 +11,19 @@ import contextlib
 import secrets
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
-from gateway.app import State, build_state, load_parts_migration
+from gateway.app import State, build_state, load_parts_migration, upstream_limits
 from gateway.control import handlers
 from gateway.control.acts import Acts
 from gateway.control.app import create_app
 from gateway.control.drill.desk import DrillDesk
+from gateway.control.drill.ports import Kit
 from gateway.control.gather import gather
 from gateway.control.ports import StoreUnavailableError
 from gateway.control.problems import Refused
@@ -36,10 +38,11 @@ from gateway.control_adapters import (
     StoredTokens,
     WorkerCounters,
 )
+from gateway.control_new_side import AskedNewSide
 from gateway.control_stray_keys import StrayKeys
 from gateway.control_token import MachineToken
 from gateway.core.audit import AuditEntry
-from gateway.core.drill import drill_debt
+from gateway.core.drill import Debt, drill_debt
 from gateway.core.feed_status import FeedState
 from gateway.core.file_changes import adopt_new, difference, initial_policy
 from gateway.core.file_policy import FilePolicy
@@ -65,8 +68,10 @@ LOCAL_SANDBOXES: Final = (
 )
 NAME: Final = "control"
 _RETRY_S: Final = 0.25
-_TIDY_S: Final = 1.0
-_WATCH_DRILLS_S: Final = 5.0
+_CARE_FOR_DRILLS_S: Final = 5.0
+_DRILL_DUE: Final = "drill_due"
+"""What the audit calls a drill that failed or was missed; whoever notifies reads it there."""
+_REASON_LIMIT: Final = 500
 _CONNECTIONS: Final = 512
 _KEEP_ALIVE_S: Final = 30
 _DRAIN_S: Final = 5
@@ -102,10 +107,16 @@ class ControlPlane:
         self._look_at_file.set()
         self.has_crashed = False
         self._has_told_loss = False
-        self._drill_debt: str | None = None
+        self._drill_debt: Debt | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._stored_drills = StoredDrills(DrillStore(self.state.redis, migration))
         self._drills = DrillDesk(
-            StoredDrills(DrillStore(self.state.redis, migration)), self._counters, read_secret(parts.force_secret_file)
+            Kit(
+                self._stored_drills,
+                AskedNewSide(self.state.feed, upstream_limits(settings), read_secret(parts.internal_token_file)),
+                self._counters,
+                read_secret(parts.force_secret_file),
+            )
         )
         notices = NoticeStore(self.state.redis, migration, f"{NAME}:{secrets.token_hex(8)}")
         self._outbox = Outbox(
@@ -155,8 +166,7 @@ class ControlPlane:
         self._run(self._follow_file())
         self._run(self._count())
         self._run(self._strays.run())
-        self._run(self._tidy_drills())
-        self._run(self._watch_drills())
+        self._run(self._care_for_drills())
         self._outbox.use(self._definition.notifications)
         self._run(self._outbox.watch())
         self._run(WriteBack(self.state.feed, self.state.store).run())
@@ -193,7 +203,7 @@ class ControlPlane:
         await self.state.aclose()
 
     def _notes(self) -> list[str]:
-        debt = [self._drill_debt] if self._drill_debt else []
+        debt = [self._drill_debt.said] if self._drill_debt else []
         bundled = [LOCAL_SANDBOXES] if self._parts.bundled else []
         return [*bundled, *self._strays.notes, *debt, *self._outbox.troubles()]
 
@@ -208,27 +218,28 @@ class ControlPlane:
             _log.error("task_crashed", exc_info=exc)
             self.has_crashed = self.server.should_exit = True
 
-    async def _tidy_drills(self) -> None:
-        """Once, as soon as it can be done: what a drill has left behind is put back."""
+    async def _care_for_drills(self) -> None:
+        """Puts back what drills left behind; says once when one is due, or that the last one failed."""
         while True:
             if self.state.feed.current is not None and self.state.feed.status().state is FeedState.OK:
                 try:
                     await self._drills.tidy(self._acts)
+                    await self._look_for_debt()
                 except (Refused, StoreUnavailableError) as exc:
-                    _log.warning("drills_not_tidied", why=str(exc))
-                else:
-                    return
-            await asyncio.sleep(_TIDY_S)
+                    _log.warning("drills_not_cared_for", why=str(exc))
+            await asyncio.sleep(_CARE_FOR_DRILLS_S)
 
-    async def _watch_drills(self) -> None:
-        """Says when a drill is due, and that the last one failed."""
-        while True:
-            with contextlib.suppress(Refused):
-                debt = drill_debt(await self._drills.all(), self._definition.drill_every_s, time.time())
-                if debt is not None and debt != self._drill_debt:
-                    _log.warning("drill_due", why=debt)
-                self._drill_debt = debt
-            await asyncio.sleep(_WATCH_DRILLS_S)
+    async def _look_for_debt(self) -> None:
+        self._drill_debt = debt = drill_debt(await self._drills.all(), self._definition.drill_every_s, time.time())
+        if debt is None or not await self._stored_drills.note_debt(debt.about):
+            return
+        _log.warning(_DRILL_DUE, why=debt.said)
+        entry = replace(_entry(_DRILL_DUE, self._definition.migration), reason=debt.said[:_REASON_LIMIT])
+        try:
+            await self._acts.store.record(entry)
+        except StoreUnavailableError:
+            await self._stored_drills.forget_debt()
+            raise
 
     # --- the file and the stored policy ----------------------------------------------------------------------------
 

@@ -272,6 +272,7 @@ class Observer(Protocol):
         is_late: bool = False,
         blamed: str | None = None,
         request_id: bytes = b"",
+        is_rehearsal: bool = False,
     ) -> None:
         """A request ended.
 
@@ -284,6 +285,7 @@ class Observer(Protocol):
             is_late: `late` was said of it before.
             blamed: Of a failure: its kind, a closed set of words; None of anything else.
             request_id: Of the request.
+            is_rehearsal: It is a drill's own.
         """
         ...
 
@@ -323,7 +325,7 @@ class ShadowObserver(Protocol):
         """A side has answered a copy of a read, or has not."""
         ...
 
-    def compared(self, operation: str, result: str) -> None:
+    def compared(self, operation: str, result: str, count: int = 1) -> None:
         """A pair was judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when it was."""
         ...
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 FAULTS: Final = ("errors", "slow", "hang", "down", "mismatch")
+_FLIPS: Final = "flips"
+_LOAD: Final = 100
+_CHAOS_LOAD: Final = 30
+"""Half of it are writes."""
 _LOOK_S: Final = 0.5
 _ENDED: Final = "ended"
 _DIGITS: Final = re.compile("[0-9]+")
@@ -36,6 +40,8 @@ _PHASES: Final = {
     "fault": "fault is on; waits for the trip",
     "zero": "tripped; waits until no worker sends anything to new",
     "recovering": "new is out; waits for good answers",
+    "flipping": "flips",
+    "checking": "asks about every key once more",
     _ENDED: "ended",
 }
 
@@ -48,11 +54,22 @@ def drill_command(
         str | None, typer.Option("--operation", help="What to drill; else the first read that is live.")
     ] = None,
     load: Annotated[
-        int, typer.Option("--load", min=0, max=1000, help="Requests a second of its own, on keys of its own.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            "--load",
+            min=0,
+            max=1000,
+            help="Requests a second, on keys of its own; else 100, with --chaos 30.",
+        ),
+    ] = None,
     share: Annotated[
         str, typer.Option("--share", metavar="PERCENT", help="Share of clients' keys that see the fault as well.")
     ] = "0",
+    is_chaos: Annotated[
+        bool, typer.Option("--chaos", help="In place of a fault: flip the share to and fro under load.")
+    ] = False,
+    every_s: Annotated[int, typer.Option("--every", min=1, max=600, help="With --chaos: s between two flips.")] = 30,
+    for_s: Annotated[int, typer.Option("--for", min=3, max=3600, help="With --chaos: s in all.")] = 300,
     arm_s: Annotated[int, typer.Option("--arm", min=1, max=3600, help="Longest wait for armed detectors, s.")] = 180,
     reason: Annotated[str, typer.Option("--reason", help="Why; stands in the audit.")] = "rehearsal",
     out: Annotated[
@@ -61,16 +78,23 @@ def drill_command(
     is_list: Annotated[bool, typer.Option("--list", help="Instead: show the drills that were.")] = False,
     end: Annotated[str | None, typer.Option("--end", metavar="ID", help="Instead: end a drill at once.")] = None,
 ) -> Shown:
-    """Rehearse a rollback: inject a fault on the way to new, time what follows, put everything back."""
+    """Rehearse a rollback: inject a fault on the way to new, time what follows, put everything back.
+
+    With --chaos nothing is made to fail: the share goes to 0 and back again and again, and no call may.
+    """
     if is_list:
         found = control.get("/v1/drills")
         return Shown(found, lambda out: _print_list(out, found["items"]))
     if end is not None:
         report = control.send("DELETE", f"/v1/drills/{quote(end, safe='')}")
         return Shown(report, lambda out: _print_report(out, report))
-    if fault not in FAULTS:
+    if is_chaos == (fault is not None):
+        raise CommandError("usage", f"write either --chaos or --fault with one of {', '.join(FAULTS)}")
+    if fault is not None and fault not in FAULTS:
         raise CommandError("usage", f"--fault: write one of {', '.join(FAULTS)}")
-    body: Document = {"fault": fault, "load": load, "share_percent": _percent(share), "arm_s": arm_s, "reason": reason}
+    load = load if load is not None else _CHAOS_LOAD if is_chaos else _LOAD
+    body: Document = {"load": load, "share_percent": _percent(share), "reason": reason}
+    body |= {"fault": fault, "arm_s": arm_s} if fault else {"fault": _FLIPS, "every_s": every_s, "for_s": for_s}
     body |= {"operation": operation} if operation else {}
     begun = control.send("POST", "/v1/drills", body)
     report = _watch(control, str(begun["id"]))
@@ -120,13 +144,53 @@ def _watch(control: Control, drill: str) -> Document:
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
     """A report in words."""
-    times, requests = report["times"], report["requests"]
+    requests = report["requests"]
     verdict = "passed" if report["passed"] else "FAILED" if report["passed"] is False else "is on"
     lines = [f"drill {report['id']} {verdict}: {report['fault']} on {report['operation']}, {report['at']}"]
     if report["why"]:
         lines.append(f"  why             {report['why']}")
-    if report["trip"]:
-        lines.append(f"  tripped         {report['scope']}: {report['trip']}")
+    if report["fault"] == _FLIPS:
+        lines += _chaos_lines(report.get("chaos"))
+    else:
+        lines += _fault_lines(report)
+    if requests:
+        lines.append(
+            f"  requests        {requests['sent']} sent, {requests['failed']} failed and {requests['late']} late "
+            f"since the fault, {requests['failed_before']} failed before"
+            if report["fault"] != _FLIPS
+            else f"  requests        {requests['sent']} sent, {requests['failed']} failed"
+        )
+    if report["restored"] is not None:
+        lines.append(f"  put back        {'all' if report['restored'] else 'NOT all; see why'}")
+    return lines
+
+
+def _chaos_lines(chaos: Mapping[str, Any] | None) -> list[str]:
+    if chaos is None:
+        return []
+    lines = [
+        f"  flips           {max(0, len(chaos['flips']) - 1)}, one every {chaos['every_s']:g} s; "
+        f"{chaos['keys']} keys; writes: {', '.join(chaos['writes']) or 'none'}",
+        f"  failed calls    {_counted(chaos['failed'])}; {chaos['retried']} found another one under way first",
+        f"  stuck keys      {', '.join(chaos['stuck']) or 'none'}",
+        f"  locks left      {', '.join(chaos['locked']) or 'none'}",
+    ]
+    return [*lines, *map(_flip_line, chaos["flips"])]
+
+
+def _flip_line(row: Mapping[str, Any]) -> str:
+    took = f"P50 {_ms(row['p50_ms'])}, P95 {_ms(row['p95_ms'])}, longest {_ms(row['max_ms'])}"
+    late = f"; the last that still went the other way after {_seconds(row['late_s'])}" if row["late_s"] else ""
+    return f"  {row['at_s']:>6.1f} s to {row['to']}  {row['calls']} calls, {row['failed']} failed, {took}{late}"
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "none"
+
+
+def _fault_lines(report: Mapping[str, Any]) -> list[str]:
+    times = report["times"]
+    lines = [f"  tripped         {report['scope']}: {report['trip']}"] if report["trip"] else []
     lines += [
         f"  armed after     {_seconds(report['armed_after_s'])}",
         f"  fault -> trip   {_seconds(times['to_trip_s'])}",
@@ -138,13 +202,6 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         f"{_seconds(worker['last_on_new_after_s'])}, {worker['faults']} requests met the fault"
         for worker in report["workers"]
     ]
-    if requests:
-        lines.append(
-            f"  requests        {requests['sent']} sent, {requests['failed']} failed and {requests['late']} late "
-            f"since the fault, {requests['failed_before']} failed before"
-        )
-    if report["restored"] is not None:
-        lines.append(f"  put back        {'all' if report['restored'] else 'NOT all; see why'}")
     return lines
 
 
@@ -159,10 +216,19 @@ def report_plot(report: Mapping[str, Any]) -> Plot | None:
         Line(name, [(from_s + (at + 0.5) * slot_s, count / slot_s) for at, count in enumerate(series[key])], key)
         for key, name in names.items()
     ]
-    marks = [Mark(0.0, "fault")]
-    marks += [Mark(times["to_trip_s"], "trip")] if times["to_trip_s"] is not None else []
+    if report["fault"] == _FLIPS:
+        marks = [Mark(row["at_s"], f"to {row['to']}") for row in (report.get("chaos") or {"flips": []})["flips"]]
+    else:
+        marks = [Mark(0.0, "fault")]
+        marks += [Mark(times["to_trip_s"], "trip")] if times["to_trip_s"] is not None else []
     title = f"drill {report['id']}: {report['fault']} on {report['operation']}"
-    return Plot(title, "seconds since the fault", "requests per second", lines, marks)
+    return Plot(
+        title,
+        "seconds" if report["fault"] == _FLIPS else "seconds since the fault",
+        "requests per second",
+        lines,
+        marks,
+    )
 
 
 def write_report(directory: Path, report: Mapping[str, Any]) -> None:
@@ -198,6 +264,10 @@ def _print_list(out: Console, reports: list[Document]) -> None:
 def _print(write: Callable[..., None], lines: list[str]) -> None:
     for line in lines:
         write(plain(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
 
 
 def _seconds(value: float | None) -> str:

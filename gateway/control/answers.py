@@ -499,17 +499,47 @@ class DrillSeries(Answer):
 
 
 class DrillBefore(Answer):
-    """What the drill has moved and puts back; null: it did not move it. `mirror` is in millionths."""
+    """What the drill has moved and puts back; null: it did not move it. `mirror` and `shares` are in millionths."""
 
     stage: str | None
     mirror: int | None
+    shares: dict[str, int] | None = None
+    pins: bool = False
+
+
+class DrillFlip(Answer):
+    """What the load saw of a flip, until the next one. `late_s`: to the last call that still went the other way."""
+
+    at_s: float
+    to: Literal["old", "new"]
+    lasted_s: float
+    late_s: float | None
+    calls: int
+    failed: int
+    p50_ms: float | None
+    p95_ms: float | None
+    max_ms: float | None
+
+
+class DrillChaos(Answer):
+    """What was proved by flips. The first of `flips` is the state that was found."""
+
+    every_s: float
+    for_s: float
+    keys: int
+    writes: list[str]
+    retried: int
+    failed: dict[str, int]
+    stuck: list[str]
+    locked: list[str]
+    flips: list[DrillFlip]
 
 
 class DrillReport(Answer):
     """A drill as it stands. `passed` is null until it ended."""
 
     id: str
-    phase: Literal["preparing", "arming", "fault", "zero", "recovering", "ended"]
+    phase: Literal["preparing", "arming", "fault", "zero", "recovering", "flipping", "checking", "ended"]
     fault: str
     operation: str
     load: int
@@ -527,6 +557,7 @@ class DrillReport(Answer):
     requests: DrillRequests | None
     restored: bool | None
     series: DrillSeries | None
+    chaos: DrillChaos | None = None
     before: DrillBefore
 
 

@@ -126,6 +126,17 @@ class DrillBody(Body):
     load: Annotated[int, Field(ge=0, le=1000, description="Requests a second that the drill sends to new.")] = 100
     share_percent: Annotated[Percent, Field(description="Share of clients' keys that see the fault too.")] = PPM_NONE
     arm_s: Annotated[int, Field(ge=1, le=3600, description="Longest wait for armed detectors.")] = 180
+    every_s: Annotated[int, Field(ge=1, le=600, description="Of `flips`: seconds between two.")] = 30
+    for_s: Annotated[int, Field(ge=2, le=3600, description="Of `flips`: seconds in all.")] = 300
+
+    @model_validator(mode="after")
+    def _flips_back(self) -> Self:
+        if self.fault is Fault.FLIPS:
+            if self.for_s < 3 * self.every_s:
+                raise ValueError("flips: for_s must be three times every_s at least, so that it goes there and back")
+            if not self.load or self.share_percent:
+                raise ValueError("flips need a load, and touch no client: load above 0, no share_percent")
+        return self
 
 
 class OperationWishes(Body):

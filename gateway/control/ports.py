@@ -159,6 +159,10 @@ class Counters(Protocol):
         """The latest report of each worker."""
         ...
 
+    def fresh(self, within_s: float) -> Mapping[str, Mapping[str, Any]]:
+        """Those of them that came within so many seconds, by the clock of whoever asks."""
+        ...
+
     def totals(self) -> Document:
         """Everything that was counted."""
         ...

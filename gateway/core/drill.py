@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -26,6 +26,7 @@ from gateway.core.side_choice import key_hash, share_limit
 PREFIX: Final = "crossfade-drill-"
 """Begins every part of a key that a drill makes up."""
 _BY: Final = "drill:"
+_REASON_LIMIT: Final = 500
 _SLOW_UNKNOWN_S: Final = 1.0
 _SLOW_FACTOR: Final = 4
 _SLOW_BEYOND_S: Final = 0.05
@@ -44,6 +45,8 @@ class Fault(StrEnum):
     """Nobody can be connected to."""
     MISMATCH = "mismatch"
     """New answers something else than old; seen by comparisons alone, never by clients."""
+    FLIPS = "flips"
+    """Nothing goes wrong: a flag goes to and fro."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,17 @@ def tripped_by(drill: str, detector: str) -> str:
 def is_rehearsed(latch: Latch, drill: str | None = None) -> bool:
     """Whether a trip was provoked by a drill (by this one, where it is named)."""
     return latch.by.startswith(_BY if drill is None else f"{_BY}{drill}:")
+
+
+def as_real(latch: Latch, why: str) -> Latch:
+    """A trip that a drill provoked, as the real one that it turned out to be: it cools down, and a human re-arms it.
+
+    Args:
+        latch: Of the drill.
+        why: It is one.
+    """
+    by = latch.by.removeprefix(_BY).partition(":")[2] or latch.by
+    return replace(latch, by=by, reason=f"{latch.reason}; {why}"[:_REASON_LIMIT])
 
 
 def slow_delay_s(p50_s: float | None, limit_s: float | None) -> float:
@@ -326,9 +340,9 @@ class Series:
     failed: list[int] = field(default_factory=list)
 
 
-def series_of(begun_at: float, samples: Sequence[Sample], before_s: float = 5.0) -> Series:
+def series_of(begun_at: float, samples: Sequence[Sample], *, before_s: float = 5.0, slot_s: float = 0.25) -> Series:
     """What the load saw around the fault, by when requests ended."""
-    series = Series(from_s=-before_s)
+    series = Series(slot_s=slot_s, from_s=-before_s)
     shown = [sample for sample in samples if sample.ended_at >= begun_at - before_s]
     if not shown:
         return series
@@ -348,7 +362,20 @@ def _rounded(seconds: float | None) -> float | None:
 # --- when the next one is due --------------------------------------------------------------------------------------
 
 
-def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now: float) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Debt:
+    """What is wrong about the drills that were.
+
+    Attributes:
+        about: Names it; stays the same while it is the same one.
+        said: In words.
+    """
+
+    about: str
+    said: str
+
+
+def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now: float) -> Debt | None:
     """What is wrong about the drills that were, or None: the last one failed, or it is too long ago that one passed.
 
     Args:
@@ -360,11 +387,21 @@ def drill_debt(reports: Sequence[Mapping[str, Any]], every_s: float | None, now:
         return None
     ended = [report for report in reports if report.get("passed") is not None]
     if ended and not ended[0]["passed"]:
-        return f"the last drill failed: {ended[0]['id']} ({ended[0]['fault']}): {ended[0].get('why')}"
-    passed = [datetime.fromisoformat(report["at"]).timestamp() for report in ended if report["passed"]]
-    if not passed:
-        return "no drill has passed yet: crossfade drill --fault errors"
-    age_s = now - max(passed)
+        last = ended[0]
+        return Debt(f"failed {last['id']}", f"the last drill failed: {last['id']} ({last['fault']}): {last.get('why')}")
+    # Flips prove something else: nothing was taken back in them.
+    rehearsed = [report for report in ended if report["passed"] and report["fault"] != Fault.FLIPS]
+    if not rehearsed:
+        return Debt("none", "no drill has passed yet: crossfade drill --fault errors")
+    last = max(rehearsed, key=lambda report: _at(report))
+    age_s = now - _at(last)
     if age_s <= every_s:
         return None
-    return f"the last drill that passed is {age_s / 86_400:.1f} days old: crossfade drill --fault errors"
+    days = age_s / 86_400
+    return Debt(
+        f"overdue {last['id']}", f"the last drill that passed is {days:.1f} days old: crossfade drill --fault errors"
+    )
+
+
+def _at(report: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(report["at"]).timestamp()

@@ -6,7 +6,6 @@ Ends by the clock where nobody says so any more: a control process that is gone 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -20,6 +19,8 @@ from gateway.ports import Upstream
 _IDLE_S: Final = 0.25
 _BUSY_S: Final = 0.05
 _NEAR_S: Final = 2.0
+_TAIL_S: Final = 2.0
+"""Workers tell each other four times a second what they counted: so long a fault may still trip after its end."""
 
 _log = structlog.get_logger("crossfade.drill")
 
@@ -58,7 +59,7 @@ class DrillFollower:
         pace: Pace,
         snapshot: Callable[[], Snapshot | None],
         switched: Callable[[DrillOrder | None], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         """Follows nothing before `run`.
 
@@ -68,7 +69,7 @@ class DrillFollower:
             pace: What is normal.
             snapshot: The policy in force.
             switched: Is told of the order whose fault begins, and with None of its end.
-            clock: Unix seconds.
+            clock: Unix seconds, the same for everybody; not what this machine takes for the time.
         """
         self.order: DrillOrder | None = None
         self._worker = worker
@@ -78,6 +79,7 @@ class DrillFollower:
         self._switched = switched
         self._clock = clock
         self._is_on = False
+        self._ended: tuple[DrillOrder, float] | None = None
         self._delay_s = 0.0
         self._begun_at: float | None = None
         self._out_at: float | None = None
@@ -88,6 +90,15 @@ class DrillFollower:
     def active(self) -> DrillOrder | None:
         """The drill whose fault is on."""
         return self.order if self._is_on else None
+
+    @property
+    def blamed(self) -> DrillOrder | None:
+        """The drill that a trip may be laid to: its fault is on, or was a moment ago. One that only stands is not."""
+        if self._is_on:
+            return self.order
+        if self._ended is not None and self._clock() - self._ended[1] < _TAIL_S:
+            return self._ended[0]
+        return None
 
     def instead(self, operation: str, key: str | None, side: Upstream) -> Upstream:
         """See `ports.Drilled`."""
@@ -113,18 +124,25 @@ class DrillFollower:
     async def run(self) -> None:
         """Follows until it is cancelled."""
         while True:
-            could_ask, order = await self._orders.order()
-            now = self._clock()
-            if not could_ask:
-                order = self.order
-            if order is not None and now >= order.ends_at:
-                order = None
-            self._take(order)
-            self._switch(now)
-            if self.order is not None:
-                await self._orders.note(self.order.drill, self._note())
-            is_near = self.order is not None and self.order.begins_at - now < _NEAR_S
+            await self.look()
+            is_near = self.order is not None and self.order.begins_at - self._clock() < _NEAR_S
             await asyncio.sleep(_BUSY_S if is_near else _IDLE_S)
+
+    async def look(self) -> None:
+        """Does what is ordered now, and tells what was seen."""
+        could_ask, order = await self._orders.order()
+        now = self._clock()
+        if not could_ask:
+            order = self.order
+        if order is not None and now >= order.ends_at:
+            order = None
+        before = self.active
+        self._take(order)
+        self._switch(now)
+        if before is not None and not self._is_on:
+            self._ended = before, now
+        if self.order is not None:
+            await self._orders.note(self.order.drill, self._note())
 
     def _take(self, order: DrillOrder | None) -> None:
         known = self.order

@@ -23,6 +23,7 @@ from gateway.core.classify import (
     tool_of,
 )
 from gateway.core.decide import Decision, Doubt, decide, decide_default, decide_unknown, may_force
+from gateway.core.drill import PREFIX as DRILL_PREFIX
 from gateway.core.headers import (
     Hop,
     Incoming,
@@ -713,6 +714,7 @@ class Passage:
             is_late=self.is_late,
             blamed=blamed,
             request_id=self._request_id,
+            is_rehearsal=self.key is not None and self.key.startswith(DRILL_PREFIX),
         )
 
 

@@ -81,7 +81,7 @@ class Sources:
 
     Attributes:
         snapshot: The policy in force.
-        drill: The drill that is on, or None.
+        drill: The drill whose fault is on, or was a moment ago; else None.
         noticed: What went wrong here.
         on_new: Requests that wait for new.
         clock: Monotonic seconds.
@@ -157,7 +157,7 @@ class Tripper:
 
     def _latch(self, cause: Cause, snapshot: Snapshot) -> None:
         drill, by = self._sources.drill(), f"detector:{self._worker}"
-        if drill is not None and _is_drilled(snapshot, cause.scope, drill):
+        if drill is not None and _is_drilled(cause.scope, drill):
             by = tripped_by(drill.drill, by)
         at, name = datetime.now(UTC), self._sources.name()
         latch = Latch(cause.scope, LatchKind.TRIP, cause.reason[:_REASON_LIMIT], by, at, name)
@@ -224,6 +224,6 @@ def _parts_of(snapshot: Snapshot, scope: Scope) -> list[Scope]:
     ]
 
 
-def _is_drilled(snapshot: Snapshot, scope: Scope, drill: DrillOrder) -> bool:
-    operation = snapshot.definition.operations.get(drill.operation)
-    return operation is not None and covers(snapshot.definition, scope, operation)
+def _is_drilled(scope: Scope, drill: DrillOrder) -> bool:
+    """Whether the fault of a drill can have made a scope trip: it meets requests of one operation alone."""
+    return scope in (SCOPE_ALL, Scope(ScopeKind.OPERATION, drill.operation))

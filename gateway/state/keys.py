@@ -109,6 +109,15 @@ class Keys:
         """Hash: worker -> JSON of what it saw of a drill."""
         return f"cf:{self.migration}:drill:{drill}"
 
+    def drill_holder(self, drill: str) -> str:
+        """String: the control process that runs a drill; expires when that is gone."""
+        return f"cf:{self.migration}:drill:{drill}:holder"
+
+    @property
+    def drill_debt(self) -> str:
+        """String: which debt of drills the audit has been told of last."""
+        return f"cf:{self.migration}:drill:debt"
+
     @property
     def drill_reports(self) -> str:
         """String: JSON list of reports, newest first."""

@@ -7,7 +7,6 @@ adding up blobs is the business of `ledger`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from math import inf
 from time import monotonic, time
 from typing import Any, Final
@@ -18,12 +17,15 @@ from gateway.core.histogram import bucket_of
 from gateway.core.model import ErrorCode, Side
 from gateway.core.outcome import Outcome
 from gateway.ports import Clock
+from gateway.telemetry.comparisons import Comparisons
 from gateway.telemetry.recent import Recent
 
 UNMATCHED: Final = "(unmatched)"
 """Stands for the operation of requests that none matched; no operation can have this name."""
 NO_SIDE: Final = "none"
 """Stands for the side of requests that no side was asked about."""
+
+REHEARSED: Final = "rehearsed"
 
 _TIMED: Final = frozenset({Outcome.OK, Outcome.CLIENT_ERROR, Outcome.FAILURE})
 """Outcomes that a side answered for: only these have a latency that says something about it."""
@@ -92,10 +94,10 @@ class RequestCounters:
         self._doubts: Counter[Doubt] = Counter()
         self.limits: dict[str, float] = {}
         self.drilled: str | None = None
-        self._rehearsed: dict[str, Counter[str]] = {}
         self._mirror: dict[str, Counter[str]] = {}
-        self._compared: dict[str, Counter[str]] = {}
+        self._compared = Comparisons()
         self._copies: dict[str, dict[Side, Cell]] = {}
+        self._rehearsals: dict[str, Cell] = {}
         self._saved: Counter[str] = Counter()
         self._forged = 0
         self._force_ignored = 0
@@ -110,11 +112,14 @@ class RequestCounters:
         is_late: bool = False,
         blamed: str | None = None,
         request_id: bytes = b"",
+        is_rehearsal: bool = False,
     ) -> None:
         """See `ports.Observer`."""
         name = operation or UNMATCHED
         cell = self._cell(name, side)
         cell.note(outcome, seconds)
+        if is_rehearsal and side is Side.OLD:
+            self._rehearsals.setdefault(name, Cell()).note(outcome, seconds)
         if side is not Side.NEW or outcome not in _TIMED:
             return
         if outcome is Outcome.FAILURE:
@@ -144,15 +149,13 @@ class RequestCounters:
     def signals(self) -> dict[str, list[int]]:
         """What detectors judge, by operation; cumulative. See `core.detect.guard.Counted` for the order."""
         found = {}
-        for name in {*self._cells, *self._compared, *self._rehearsed}:
+        for name in {*self._cells, *self._compared.real, *self._compared.rehearsed}:
             sides = self._cells.get(name)
             cell = sides[Side.NEW] if sides is not None else _NOTHING
             old = sides[Side.OLD].outcomes if sides is not None else _NOTHING.outcomes
             outcomes = cell.outcomes
             errors = outcomes[Outcome.FAILURE]
-            compared: Mapping[str, int] = self._compared.get(name, {})
-            if name in self._rehearsed:
-                compared = Counter(compared) + self._rehearsed[name]
+            compared = self._compared.seen(name)
             mismatches = compared.get("mismatch", 0)
             found[name] = [
                 outcomes[Outcome.OK] + outcomes[Outcome.CLIENT_ERROR] + errors,
@@ -167,15 +170,21 @@ class RequestCounters:
         return found
 
     def histograms(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Durations of both sides, by operation; sparse and cumulative."""
-        return {
-            name: {
-                side.value: {str(bucket): count for bucket, count in sides[side].buckets.items()}
-                for side in (Side.OLD, Side.NEW)
+        """Durations of both sides, by operation; sparse and cumulative.
+
+        `rehearsed` are those among old's that answered a drill's own requests.
+        """
+        found = {}
+        for name, sides in self._cells.items():
+            if name == UNMATCHED:
+                continue
+            cells = {side.value: sides[side] for side in (Side.OLD, Side.NEW)}
+            if name in self._rehearsals:
+                cells[REHEARSED] = self._rehearsals[name]
+            found[name] = {
+                of: {str(bucket): count for bucket, count in cell.buckets.items()} for of, cell in cells.items()
             }
-            for name, sides in self._cells.items()
-            if name != UNMATCHED
-        }
+        return found
 
     def refused(self, code: ErrorCode) -> None:
         """See `ports.Observer`."""
@@ -205,15 +214,11 @@ class RequestCounters:
         sides = self._copies.setdefault(operation, {Side.OLD: Cell(), Side.NEW: Cell()})
         sides[side].note(outcome, seconds)
 
-    def compared(self, operation: str, result: str) -> None:
+    def compared(self, operation: str, result: str, count: int = 1) -> None:
         """See `ports.ShadowObserver`."""
-        figures = self._rehearsed if operation == self.drilled else self._compared
-        counts = figures.get(operation)
-        if counts is None:
-            counts = figures[operation] = Counter()
-        counts[result] += 1
-        if figures is self._compared and result not in _BETWEEN:
-            self.agreement.note(operation, result, self._wall())
+        real = self._compared.note(operation, result, count, is_rehearsed=operation == self.drilled)
+        if real and result not in _BETWEEN:
+            self.agreement.note(operation, result, self._wall(), real)
 
     def blob(self) -> dict[str, Any]:
         """Everything counted so far, for JSON."""
@@ -225,7 +230,7 @@ class RequestCounters:
             "refused": {code.value: count for code, count in self._refused.items()},
             "doubts": {doubt.value: count for doubt, count in self._doubts.items()},
             "mirror": {name: dict(counts) for name, counts in self._mirror.items()},
-            "comparisons": {name: dict(counts) for name, counts in self._compared.items()},
+            "comparisons": {name: dict(counts) for name, counts in self._compared.real.items()},
             "agreement": self.agreement.blob(),
             "copies": {
                 name: {side.value: cell.blob() for side, cell in sides.items()} for name, sides in self._copies.items()

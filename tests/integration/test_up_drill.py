@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from gateway.parts import Parts
+from gateway.state.connect import connect
 from tests.support.up import ROOT, Up, crossfade, is_alive, running_up
 from tests.support.waiting import until, until_async
+
+FLIP_EVERY_S = os.environ.get("CROSSFADE_TEST_FLIP_EVERY", "2")
+FLIP_FOR_S = os.environ.get("CROSSFADE_TEST_FLIP_FOR", "8")
+FAULTS = os.environ.get("CROSSFADE_TEST_FAULTS", "hang mismatch")
+"""All five are a part of `make torture`: each waits half a minute until the detectors are warm."""
 
 
 def drill(up: Up, printed: Path, *options: str) -> subprocess.Popen[bytes]:
@@ -32,24 +40,69 @@ async def ask(up: Up, path: str) -> dict[str, Any]:
         return content
 
 
-async def test_a_drill_passes_on_a_bare_machine_and_leaves_nothing(tmp_path: Path) -> None:
+async def passed(up: Up, place: Path, fault: str, *options: str) -> dict[str, Any]:
+    """The report of a drill that ran to its end, and passed."""
+    running = drill(up, place / fault, "--fault", fault, "--out", str(place / f"{fault}.report"), *options)
+    await until(lambda: running.poll() is not None, f"drill {fault} ends", 300)
+    report: dict[str, Any] = json.loads((place / fault).read_text())
+    assert running.returncode == 0, report
+    assert report["passed"]
+    assert report["restored"]
+    assert {worker["id"] for worker in report["workers"]} == {"gateway-0", "gateway-1"}
+    assert report["times"]["to_zero_s"] is not None
+    assert report["requests"]["failed_before"] == 0
+    return report
+
+
+@pytest.mark.parametrize("faults", [FAULTS])
+async def test_drills_pass_on_a_bare_machine_and_leave_nothing(tmp_path: Path, faults: str) -> None:
+    """One after the other on the same machine: each finds what the one before has left."""
     async with running_up(tmp_path / "data", None) as up:
         before = (await ask(up, "/v1/status"))["groups"]
-        running = drill(up, tmp_path / "printed", "--fault", "hang", "--out", str(tmp_path / "report"))
-        await until(lambda: running.poll() is not None, "the drill ends", 240)
-        report = json.loads((tmp_path / "printed").read_text())
-        assert running.returncode == 0, report
-        assert report["passed"]
-        assert report["restored"]
-        assert report["scope"] == "operation:git.status"
-        assert {worker["id"] for worker in report["workers"]} == {"gateway-0", "gateway-1"}
-        assert report["times"]["to_zero_s"] is not None
+        for fault in faults.split():
+            report = await passed(up, tmp_path, fault)
+            assert report["scope"] == "operation:git.status"
+            # In this group old does not know what new was told: only who hangs is asked of old, once new is out.
+            assert (report["requests"]["failed"] == 0) == (fault not in ("errors", "down"))
+            files = {file.name for file in (tmp_path / f"{fault}.report").iterdir()}
+            assert files == {"report.txt", "report.json", "report.svg"}
+            status = await ask(up, "/v1/status")
+            assert status["groups"] == before
+            assert status["kills"] == []
+
+
+async def test_no_client_sees_a_failed_read_where_both_sides_share_a_store(tmp_path: Path) -> None:
+    file = tmp_path / "migration.yaml"
+    shipped = (ROOT / "config/migration.yaml").read_text()
+    assert "writes: none" in shipped
+    file.write_text(shipped.replace("writes: none", "writes: shared"))
+    async with running_up(tmp_path / "data", file) as up:
+        report = await passed(up, tmp_path, "errors")
         assert report["requests"]["failed"] == 0
-        assert report["requests"]["failed_before"] == 0
-        assert {file.name for file in (tmp_path / "report").iterdir()} == {"report.txt", "report.json", "report.svg"}
-        status = await ask(up, "/v1/status")
-        assert status["groups"] == before
-        assert status["kills"] == []
+        assert sum(worker["faults"] for worker in report["workers"]) > 0
+
+
+async def test_flips_fail_no_call_and_leave_no_lock(tmp_path: Path) -> None:
+    async with running_up(tmp_path / "data", None) as up:
+        before = (await ask(up, "/v1/status"))["groups"]
+        options = ("--chaos", "--every", FLIP_EVERY_S, "--for", FLIP_FOR_S, "--out", str(tmp_path / "report"))
+        running = drill(up, tmp_path / "printed", *options)
+        await until(lambda: running.poll() is not None, "the drill ends", 60 + 3 * int(FLIP_FOR_S))
+        report = json.loads((tmp_path / "printed").read_text())
+        assert running.returncode == 0, report["why"]
+        chaos = report["chaos"]
+        assert (chaos["failed"], chaos["stuck"], chaos["locked"]) == ({}, [], [])
+        assert {row["to"] for row in chaos["flips"]} == {"old", "new"}
+        assert "git.pull" in chaos["writes"]
+        assert all(row["calls"] for row in chaos["flips"])
+        assert "flips" in (tmp_path / "report/report.txt").read_text()
+        assert (await ask(up, "/v1/status"))["groups"] == before
+        # Locks of the new service, by the names it gives them.
+        parts = Parts.read(up.data_dir / "parts.json")
+        assert parts.redis_password_file is not None
+        redis = connect(parts.redis_url, Path(parts.redis_password_file))
+        assert [key async for key in redis.scan_iter("cf:lock:*")] == []
+        await redis.aclose()
 
 
 async def test_what_a_drill_left_behind_is_put_back(tmp_path: Path) -> None:

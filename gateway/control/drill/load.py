@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
-
+from gateway.control.drill.client import LoadClient, NoAnswerError
 from gateway.core.drill import DrillRequest, Sample
 from gateway.core.model import Side
 
 _TICK_S: Final = 0.02
 _AT_ONCE: Final = 1000
-_KEPT: Final = 200_000
+_KEPT: Final = 250_000
+"""Samples that are kept: the last three minutes at the highest rate, longer than a fault lasts."""
 _SERVER_ERROR: Final = 500
 
 
@@ -38,13 +39,13 @@ class Load:
     """Sends until it is stopped.
 
     Attributes:
-        samples: What came of it, in the order of the answers.
+        samples: What came of it, in the order of the answers; of a long load the last of them.
+        sent: Requests that were answered, or failed.
+        failed: Of them, failures.
         shed: Requests that were not sent: too many were under way.
     """
 
-    def __init__(
-        self, url: str, flows: Sequence[Flow], timeout_s: float, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, url: str, flows: Sequence[Flow], timeout_s: float, clock: Callable[[], float]) -> None:
         """Sends nothing yet.
 
         Args:
@@ -53,24 +54,30 @@ class Load:
             timeout_s: Longest wait for an answer.
             clock: Unix seconds.
         """
-        self.samples: list[Sample] = []
+        self.samples: deque[Sample] = deque(maxlen=_KEPT)
+        self.sent = 0
+        self.failed = 0
         self.shed = 0
         self._flows = flows
         self._clock = clock
-        self._client = httpx.AsyncClient(
-            base_url=url,
-            timeout=httpx.Timeout(timeout_s, pool=None),
-            limits=httpx.Limits(max_connections=_AT_ONCE, max_keepalive_connections=64),
-            trust_env=False,
-            # Its own data port, as the worker itself has named it; the name in a certificate is that of the clients.
-            verify=False,  # noqa: S501 - no secret is sent
-        )
+        self._client = LoadClient(url, timeout_s)
         self._running: dict[asyncio.Task[None], float] = {}
         self._pacing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins to send."""
         self._pacing = asyncio.create_task(self._pace())
+
+    def is_well(self, *, since: int, answers: int) -> bool:
+        """Whether the last answers were good.
+
+        Args:
+            since: Only those after so many were sent count.
+            answers: How many must be good.
+        """
+        if self.sent - since < answers:
+            return False
+        return not any(self.samples[-1 - at].is_failed for at in range(answers))
 
     def is_owed(self, *, since: float) -> bool:
         """Whether a request that was sent before some time still waits for its answer."""
@@ -82,11 +89,11 @@ class Load:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.aclose()
+        self._client.close()
 
     async def _pace(self) -> None:
         begun, sent = time.monotonic(), [0] * len(self._flows)
-        while len(self.samples) < _KEPT:
+        while True:
             passed = time.monotonic() - begun
             for index, flow in enumerate(self._flows):
                 due = int(passed * flow.rate)
@@ -109,11 +116,11 @@ class Load:
         sent_at = self._clock()
         side, is_failed = "", True
         try:
-            answer = await self._client.request(
-                request.method, request.path, headers=dict(request.headers), content=request.body or None
-            )
-            side = answer.headers.get("crossfade-side", "")
-            is_failed = answer.status_code >= _SERVER_ERROR
-        except httpx.HTTPError:
+            answer = await self._client.ask(request)
+            side = answer.headers.get(b"crossfade-side", b"").decode("latin-1")
+            is_failed = answer.status >= _SERVER_ERROR
+        except NoAnswerError:
             pass
+        self.sent += 1
+        self.failed += is_failed
         self.samples.append(Sample(sent_at, self._clock(), side if side in ("old", "new") else "", is_failed))

@@ -1,47 +1,33 @@
-"""One drill, from its preparation to its report: arm, fault, trip, zero on every worker, recovery, restore.
-
-Whatever happens, the fault ends and the policy is put back: here where this process lives, by the order's own end and
-by `restore` at the next start where it does not.
-"""
+"""A drill with a fault, from its preparation to its report: arm, fault, trip, zero on every worker, recovery."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from statistics import median
-from typing import Any, Final, Protocol
+from typing import Final
 
-import structlog
-
-from gateway.control.acts import Acts, Order
-from gateway.control.bodies import ChangeBody, DrillBody, RearmBody
+from gateway.control.bodies import ChangeBody
+from gateway.control.drill.frame import DrillFailedError, Frame, drill_request, killed_meanwhile
 from gateway.control.drill.load import Flow, Load
-from gateway.control.kills import rearm_scope
-from gateway.control.moves import move_group, move_operation
-from gateway.control.ports import Counters, StoreUnavailableError
-from gateway.control.problems import Code, Refused
+from gateway.control.moves import move_operation
 from gateway.core import force
 from gateway.core.decide import decide, may_force
 from gateway.core.drill import (
     DrillOrder,
     DrillRequest,
     Fault,
-    NoDrillRequestError,
     Sample,
-    Times,
     WorkerNote,
     is_rehearsed,
-    key_part,
-    request_for,
     series_of,
     times_of,
 )
-from gateway.core.model import PPM_NONE, Definition, Operation, OperationClass, Policy, Ppm, Scope, Side, Stage, Writes
-from gateway.core.percent import percent_of
+from gateway.core.model import Ppm, Side
 from gateway.core.refusal import Refusal
-from gateway.core.snapshot import Plan, Snapshot, covers, settled_policies
+from gateway.core.snapshot import settled_policies
 
 ZERO_LIMIT_S: Final = 30.0
 """Longest time from a trip to no request on new; the promise of the product."""
@@ -52,11 +38,12 @@ _TRIP_LIMIT_S: Final[Mapping[Fault, float]] = {
     Fault.DOWN: 60.0,
     Fault.MISMATCH: 120.0,
 }
+"""Of every fault; `flips` is none."""
 _RECOVERY_LIMIT_S: Final = 60.0
 _BEGINS_IN_S: Final = 1.0
 _LOOK_S: Final = 0.1
 _QUIET_S: Final = 1.0
-_FRESH_S: Final = 5.0
+_BEFORE_ARMING_S: Final = 60.0
 _KEYS: Final = 20
 _TRIES: Final = 4000
 _FORCE_S: Final = 1800
@@ -66,166 +53,18 @@ _LEAST_COMPARED: Final = 20
 _GOOD_IN_A_ROW: Final = 10
 _LATE_FACTOR: Final = 3
 _LATE_LEAST_S: Final = 0.05
-_GUARDED: Final = (Stage.LIVE, Stage.RAMPDOWN)
-
-_log = structlog.get_logger("crossfade.drill")
 
 
-class Drills(Protocol):
-    """Where drills are kept. Every method may raise `StoreUnavailableError`."""
+class DrillRun(Frame):
+    """A drill with a fault."""
 
-    async def begin(self, order: DrillOrder, now: float) -> bool:
-        """Gives an order; False while another one stands."""
-        ...
-
-    async def change(self, order: DrillOrder, now: float) -> None:
-        """Replaces the order."""
-        ...
-
-    async def end(self, drill: str) -> None:
-        """Takes the order of a drill back."""
-        ...
-
-    async def notes(self, drill: str) -> list[WorkerNote]:
-        """What the workers saw so far."""
-        ...
-
-    async def keep(self, report: dict[str, Any]) -> None:
-        """Keeps a report; one of the same drill is replaced."""
-        ...
-
-    async def reports(self) -> list[dict[str, Any]]:
-        """All that are kept, newest first."""
-        ...
-
-
-class DrillFailedError(Exception):
-    """A step of a drill did not come to its end; says why."""
-
-
-@dataclass(slots=True)
-class Before:
-    """What a drill puts back, for JSON.
-
-    Attributes:
-        stage: Of the operation, where the drill moved it; None: it did not.
-        mirror: Its mirror share in ppm, likewise.
-    """
-
-    stage: str | None = None
-    mirror: int | None = None
-
-
-class DrillRun:
-    """One drill.
-
-    Attributes:
-        report: As it stands, for JSON.
-    """
-
-    def __init__(
-        self,
-        drill: str,
-        body: DrillBody,
-        order: Order,
-        acts: Acts,
-        drills: Drills,
-        counters: Counters,
-        force_secret: bytes | None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """Prepares; nothing is changed yet.
-
-        Args:
-            drill: Its random name.
-            body: What is asked for.
-            order: Who asks.
-            acts: Changes the policy.
-            drills: Keeps what is to be kept.
-            counters: What the workers say.
-            force_secret: Of `Crossfade-Force`, or None.
-            clock: Unix seconds.
-
-        Raises:
-            Refused: It cannot be drilled.
-        """
-        self._drill = drill
-        self._body = body
-        self._order = order
-        self._acts = acts
-        self._drills = drills
-        self._counters = counters
-        self._force_secret = force_secret
-        self._clock = clock
-        self._before = Before()
-        self._out_at = 0.0
-        self._load: Load | None = None
-        snapshot = acts.snapshot()
-        plan = _plan_for(snapshot, body.operation)
-        self._operation = plan.operation
-        self._deadline_s = plan.operation.deadlines.total_s or ZERO_LIMIT_S
-        if body.load:
-            _request(snapshot.definition, plan.operation, drill, 0)
-        self.report: dict[str, Any] = {
-            "id": drill,
-            "phase": "preparing",
-            "fault": body.fault.value,
-            "operation": plan.operation.name,
-            "load": body.load,
-            "share_percent": percent_of(body.share_percent),
-            "by": order.caller.name,
-            "reason": body.reason,
-            "at": acts.now().isoformat(timespec="milliseconds"),
-            "passed": None,
-            "why": None,
-            "armed_after_s": None,
-            "times": asdict(Times()),
-            "scope": None,
-            "trip": None,
-            "workers": [],
-            "requests": None,
-            "restored": None,
-            "series": None,
-            "before": asdict(self._before),
-        }
-
-    async def run(self) -> None:
-        """The drill. Ends by itself, whatever happens; the report says how."""
-        passed, why = False, None
-        try:
-            await self._drill_through()
-            passed = True
-        except DrillFailedError as failed:
-            why = str(failed)
-        except Refused as refused:
-            why = refused.message
-        except StoreUnavailableError as exc:
-            why = f"{exc}"
-        except asyncio.CancelledError:
-            why = "it was ended by hand, or control was"
-            raise
-        except Exception as exc:
-            _log.exception("drill_failed", drill=self._drill)
-            why = f"it failed here ({type(exc).__name__}); the log of control says why"
-        finally:
-            await asyncio.shield(self._end(passed, why))
+    _load: Load | None = None
+    _out_at = 0.0
 
     # --- the steps -------------------------------------------------------------------------------------------------
 
-    async def _drill_through(self) -> None:
-        now = self._clock()
-        waiting = DrillOrder(
-            self._drill,
-            self._body.fault,
-            self._operation.name,
-            self._body.share_percent,
-            begins_at=now + 86_400,
-            ends_at=now + 86_400 + 1,
-        )
-        # Only as long as arming may take: whoever gave the order may be gone by then.
-        waiting = replace(waiting, ends_at=now + self._body.arm_s + 60)
-        if not await self._drills.begin(waiting, now):
-            raise DrillFailedError("another drill is on")
+    async def _steps(self) -> None:
+        waiting = await self._claim(self._body.arm_s + _BEFORE_ARMING_S)
         await self._make_ready()
         await self._start_load()
         await self._arm()
@@ -239,52 +78,26 @@ class DrillRun:
         if to_zero_s is None or to_zero_s - (self.report["times"]["to_trip_s"] or 0) > ZERO_LIMIT_S:
             raise DrillFailedError(f"some worker sent requests to new more than {ZERO_LIMIT_S:g} s after the trip")
 
-    async def _phase(self, name: str, why: str | None = None) -> None:
-        if self.report["phase"] != name:
-            _log.info("drill", drill=self._drill, phase=name)
-        self.report |= {"phase": name, "why": why, "before": asdict(self._before)}
-        await self._drills.keep(self.report)
-
     async def _make_ready(self) -> None:
-        """Takes the operation where a fault can be seen, at no share: only the drill's own requests go to new."""
         await self._phase("preparing")
+        await self._go_live()
         snapshot = self._acts.snapshot()
-        settled = settled_policies(snapshot.definition, snapshot.policy)
-        mine = settled[self._operation.name]
-        if mine.stage not in _GUARDED:
-            self._before.stage = mine.stage.value
-            await self._phase("preparing", f"{self._operation.name} goes to live at 0 %, for the drill's own keys")
-            await self._move(stage=Stage.LIVE)
-        if self._body.fault is Fault.MISMATCH and mine.mirror < _MIRROR:
-            self._before.mirror = mine.mirror
+        mirror = settled_policies(snapshot.definition, snapshot.policy)[self._operation.name].mirror
+        if self._body.fault is Fault.MISMATCH and mirror < _MIRROR:
+            self._before.mirror = mirror
             await self._phase("preparing", "reads are mirrored for the drill")
             change = ChangeBody.model_construct(mirror_percent=_MIRROR, reason=self._why)
             await move_operation(self._acts, self._order, self._operation.name, change)
 
-    async def _move(self, stage: Stage) -> None:
-        snapshot = self._acts.snapshot()
-        group = snapshot.definition.groups[self._operation.group]
-        body = ChangeBody.model_construct(stage=stage, reason=self._why)
-        if group.implicit or group.writes is Writes.SHARED:
-            await move_operation(self._acts, self._order, self._operation.name, body)
-        else:
-            await move_group(self._acts, self._order, group.name, body)
-
-    @property
-    def _why(self) -> str:
-        return f"drill {self._drill}: {self._body.reason}"[:500]
-
     async def _start_load(self) -> None:
         if not self._body.load:
             return
-        url = _data_port(self._counters, self._clock())
-        if url is None:
-            raise DrillFailedError("no worker has said where its data port is; is a gateway running?")
+        url = self._data_port()
         flows = [
             Flow(Side.NEW, self._body.load, self._requests(Side.NEW)),
             Flow(Side.OLD, max(_LEAST_OLD, self._body.load / 5), self._requests(Side.OLD)),
         ]
-        self._load = Load(url, flows, self._deadline_s + 5)
+        self._load = Load(url, flows, self._deadline_s + 5, self._clock)
         self._load.start()
 
     def _requests(self, side: Side) -> list[DrillRequest]:
@@ -293,7 +106,7 @@ class DrillRun:
         plan = snapshot.plans[self._operation.name]
         found: list[DrillRequest] = []
         for number in range(_TRIES):
-            made = _request(snapshot.definition, self._operation, self._drill, number)
+            made = drill_request(snapshot.definition, self._operation, self._drill, number)
             try:
                 if decide(plan, made.key).side is side:
                     found.append(made)
@@ -303,11 +116,11 @@ class DrillRun:
                 return found
         if found:
             return found
-        if self._force_secret is None or not may_force(plan):
+        if self._kit.force_secret is None or not may_force(plan):
             raise DrillFailedError(f"no key of its own is answered by {side}, and none may be forced there")
-        value = force.sign(self._force_secret, snapshot.definition.migration, side, int(self._clock()) + _FORCE_S)
+        value = force.sign(self._kit.force_secret, snapshot.definition.migration, side, int(time.time()) + _FORCE_S)
         first = _TRIES if side is Side.OLD else 0
-        made_up = (_request(snapshot.definition, self._operation, self._drill, first + n) for n in range(_KEYS))
+        made_up = (drill_request(snapshot.definition, self._operation, self._drill, first + n) for n in range(_KEYS))
         return [replace(made, headers={**made.headers, "crossfade-force": value}) for made in made_up]
 
     async def _arm(self) -> None:
@@ -316,6 +129,7 @@ class DrillRun:
         compared_before = self._compared()
         await self._phase("arming", "waits for the workers")
         while True:
+            self._fail_if_killed()
             why = self._why_not_armed(compared_before)
             if why is None:
                 break
@@ -337,33 +151,31 @@ class DrillRun:
             return f"{compared} of {_LEAST_COMPARED} comparisons"
         return None
 
-    def _workers(self) -> dict[str, Mapping[str, Any]]:
-        now = self._clock()
-        return {name: blob for name, blob in self._counters.live.items() if now - blob.get("at", 0) < _FRESH_S}
-
     def _compared(self) -> int:
-        compared = self._counters.totals().get("comparisons", {}).get(self._operation.name, {})
+        compared = self._kit.counters.totals().get("comparisons", {}).get(self._operation.name, {})
         return int(compared.get("match", 0) + compared.get("mismatch", 0))
 
     async def _begin_fault(self, waiting: DrillOrder) -> DrillOrder:
+        await self._drills.tell_time()
         now = self._clock()
         limit_s = _TRIP_LIMIT_S[self._body.fault] + ZERO_LIMIT_S + self._deadline_s
         order = replace(waiting, begins_at=now + _BEGINS_IN_S, ends_at=now + _BEGINS_IN_S + limit_s)
-        await self._drills.change(order, now)
+        await self._drills.change(order)
         await self._phase("fault")
         return order
 
     async def _trip(self, order: DrillOrder) -> float:
+        """Waits for the trip; returns when it was seen here."""
         limit_s = _TRIP_LIMIT_S[self._body.fault]
         while self._clock() < order.begins_at + limit_s:
             policy = await self._acts.store.read()
             if policy is not None:
-                for scope, latch in policy.latches.items():
-                    if covers(self._acts.snapshot().definition, scope, self._operation):
-                        self.report |= {"scope": str(scope), "trip": latch.reason}
-                        if not is_rehearsed(latch, self._drill):
-                            raise DrillFailedError(f"{scope} was killed by {latch.by} meanwhile")
-                        return latch.at.timestamp()
+                latches = self._latches(policy.latches)
+                for latch in sorted(latches, key=lambda latch: is_rehearsed(latch, self._drill)):
+                    self.report |= {"scope": str(latch.scope), "trip": latch.reason}
+                    if not is_rehearsed(latch, self._drill):
+                        raise killed_meanwhile(latch)
+                    return self._clock()
             await asyncio.sleep(_LOOK_S)
         raise DrillFailedError(f"nothing tripped within {limit_s:g} s: new went on with {self._body.fault}")
 
@@ -387,35 +199,24 @@ class DrillRun:
         load = self._load
         if load is None:
             return
-        until, since = self._clock() + _RECOVERY_LIMIT_S, len(load.samples)
+        until, since = self._clock() + _RECOVERY_LIMIT_S, load.sent
         while self._clock() < until:
-            lately = load.samples[since:][-_GOOD_IN_A_ROW:]
-            is_good = len(lately) == _GOOD_IN_A_ROW and not any(sample.is_failed for sample in lately)
+            is_good = load.is_well(since=since, answers=_GOOD_IN_A_ROW)
             if is_good and not load.is_owed(since=self._out_at):
                 return
             await asyncio.sleep(_LOOK_S)
         raise DrillFailedError(f"requests still fail {_RECOVERY_LIMIT_S:g} s after new was taken out")
 
-    # --- the end ---------------------------------------------------------------------------------------------------
-
-    async def _end(self, passed: bool, why: str | None) -> None:
+    async def _stop_load(self) -> None:
         if self._load is not None:
             await self._load.stop()
-        problems = await restore(self._acts, self._order, self._drills, self.report | {"before": asdict(self._before)})
-        if problems:
-            passed, why = False, "; ".join([*([why] if why else []), *problems])
-        self.report |= {"passed": passed, "why": why, "restored": not problems, "phase": "ended"}
-        try:
-            await self._acts.note(self._order, "drill_passed" if passed else "drill_failed", self._operation.name)
-            await self._drills.keep(self.report)
-        except StoreUnavailableError as exc:
-            _log.error("drill_not_kept", drill=self._drill, why=str(exc))
-        _log.info("drill", drill=self._drill, phase="ended", passed=passed, why=why)
 
-    def _report_times(self, order: DrillOrder, tripped_at: float, notes: list[WorkerNote]) -> None:
+    def _report_times(self, order: DrillOrder, seen_at: float, notes: list[WorkerNote]) -> None:
         live = self._workers()
         notes = [note for note in notes if note.worker in live]
-        samples = self._judged(order) if self._load is not None else []
+        # Whoever trips takes new out of its own requests first; the latch tells the time by the clock of its machine.
+        tripped_at = min([seen_at, *(note.out_at for note in notes if note.out_at is not None)])
+        samples = self._judged(order, self._load) if self._load is not None else []
         begun = order.begins_at
         self.report["times"] = asdict(times_of(begun, tripped_at, notes, samples))
         self.report["workers"] = [
@@ -427,115 +228,22 @@ class DrillRun:
             }
             for note in notes
         ]
-        if samples:
+        if self._load is not None:
             after = [sample for sample in samples if sample.ended_at >= begun]
+            failed = sum(sample.is_failed for sample in after)
             self.report["requests"] = {
-                "sent": len(samples),
-                "failed": sum(sample.is_failed for sample in after),
+                "sent": self._load.sent,
+                "failed": failed,
                 "late": sum(sample.is_late for sample in after),
-                "failed_before": sum(sample.is_failed for sample in samples if sample.ended_at < begun),
+                "failed_before": self._load.failed - failed,
             }
             self.report["series"] = asdict(series_of(begun, samples))
 
-    def _judged(self, order: DrillOrder) -> list[Sample]:
+    def _judged(self, order: DrillOrder, load: Load) -> list[Sample]:
         """The samples, with what the fault made late."""
-        assert self._load is not None
-        samples = list(self._load.samples)
+        samples = list(load.samples)
         if self._body.fault not in (Fault.SLOW, Fault.HANG):
             return samples
         usual = [s.ended_at - s.sent_at for s in samples if s.side == Side.NEW and s.ended_at < order.begins_at]
         limit_s = max(_LATE_LEAST_S, _LATE_FACTOR * median(usual)) if usual else _LATE_LEAST_S
         return [replace(s, is_late=s.ended_at - s.sent_at > limit_s and s.sent_at >= order.begins_at) for s in samples]
-
-
-async def restore(acts: Acts, order: Order, drills: Drills, report: Mapping[str, Any]) -> list[str]:
-    """Ends the fault and puts back what a drill has moved; returns what could not be put back."""
-    problems: list[str] = []
-
-    async def attempt(what: str, step: Callable[[], Any]) -> None:
-        try:
-            await step()
-        except Refused as refused:
-            problems.append(f"{what}: {refused.message}")
-        except StoreUnavailableError as exc:
-            problems.append(f"{what}: {exc}")
-
-    drill, name = str(report["id"]), str(report["operation"])
-    before = Before(**report["before"])
-    why = f"end of drill {drill}"
-    await attempt("the fault ends by itself", lambda: drills.end(drill))
-
-    async def rearm() -> None:
-        policy = await acts.store.read()
-        for scope, latch in (policy.latches if policy is not None else {}).items():
-            if is_rehearsed(latch, drill):
-                percent = _most(acts.snapshot().definition, policy, scope)
-                await rearm_scope(acts, order, scope, RearmBody.model_construct(reason=why, percent=percent))
-
-    await attempt("the kill stands", rearm)
-    if before.mirror is not None:
-        mirror = ChangeBody.model_construct(mirror_percent=Ppm(before.mirror), reason=why)
-        await attempt("reads stay mirrored", lambda: move_operation(acts, order, name, mirror))
-    if before.stage is not None:
-        stage = ChangeBody.model_construct(stage=Stage(before.stage), reason=why)
-        definition = acts.snapshot().definition
-        operation = definition.operations.get(name)
-        group = definition.groups[operation.group] if operation is not None else None
-        if group is None or group.implicit or group.writes is Writes.SHARED:
-            await attempt(f"{name} stays live at 0 %", lambda: move_operation(acts, order, name, stage))
-        else:
-            target = group.name
-            await attempt(f"{target} stays live at 0 %", lambda: move_group(acts, order, target, stage))
-    return problems
-
-
-def _most(definition: Definition, policy: Policy | None, scope: Scope) -> Ppm:
-    """The largest share under a latch: re-armed with it, nothing is lowered."""
-    if policy is None:
-        return PPM_NONE
-    settled = settled_policies(definition, policy)
-    under = [name for name, operation in definition.operations.items() if covers(definition, scope, operation)]
-    return max((settled[name].percent for name in under if settled[name].stage is Stage.LIVE), default=PPM_NONE)
-
-
-def _plan_for(snapshot: Snapshot, wanted: str | None) -> Plan:
-    """The operation that is drilled.
-
-    Raises:
-        Refused: There is none such, or none that can be.
-    """
-    if wanted is None:
-        reads = [plan for plan in snapshot.plans.values() if plan.operation.op_class is OperationClass.READ]
-        guarded = [plan for plan in reads if plan.stage in _GUARDED]
-        if not reads:
-            raise Refused(Code.RULE_VIOLATION, "no operation is a read; name the operation to drill", rule="no_read")
-        plan = (guarded or reads)[0]
-    elif wanted in snapshot.plans:
-        plan = snapshot.plans[wanted]
-    else:
-        raise Refused(Code.UNKNOWN_OPERATION, f"there is no operation {wanted[:80]!r}; crossfade status lists them")
-    name = plan.operation.name
-    if plan.latch is not None:
-        raise Refused(
-            Code.RULE_VIOLATION,
-            f"{name} is killed; nothing could trip",
-            rule="killed",
-            legal=f"crossfade rearm {plan.latch.scope} --reason …",
-        )
-    if plan.stage is Stage.COMPLETE:
-        raise Refused(Code.RULE_VIOLATION, f"{name} is complete: nothing trips there any more", rule="complete")
-    return plan
-
-
-def _request(definition: Definition, operation: Operation, drill: str, number: int) -> DrillRequest:
-    try:
-        return request_for(definition, operation, key_part(drill, number))
-    except NoDrillRequestError as exc:
-        raise Refused(Code.RULE_VIOLATION, str(exc), rule="no_key") from exc
-
-
-def _data_port(counters: Counters, now: float) -> str | None:
-    for _, blob in sorted(counters.live.items()):
-        if blob.get("address") and now - blob.get("at", 0) < _FRESH_S:
-            return str(blob["address"])
-    return None

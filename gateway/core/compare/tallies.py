@@ -74,8 +74,8 @@ class Tallies:
         self._rules = dict(versions)
         self._is_sure = is_sure
 
-    def note(self, operation: str, result: str, now: float) -> None:
-        """A pair was judged. `now`: Unix seconds."""
+    def note(self, operation: str, result: str, now: float, count: int = 1) -> None:
+        """Pairs were judged. `now`: Unix seconds."""
         version = self._rules.get(operation, _UNKNOWN)
         found = self._found.setdefault(operation, {"since": {}, "hours": {}})
         hours = found["hours"].get(version)
@@ -88,7 +88,7 @@ class Tallies:
         if counts is None:
             counts = hours[hour] = {}
             _forget_hours(hours)
-        counts[result] = counts.get(result, 0) + 1
+        counts[result] = counts.get(result, 0) + count
 
     def blob(self) -> dict[str, Any]:
         """For JSON."""

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from gateway.core.drill import DrillOrder, Fault, is_rehearsed, key_part
-from gateway.core.model import LatchKind, Ppm, Side
+from gateway.core.model import Latch, LatchKind, Ppm, Side
 from gateway.state.connect import RedisClient, connect
 from gateway.state.drills import DrillStore
 from gateway.state.policy_store import PolicyStore
+from tests.support.raw_upstream import Peer
 from tests.support.redis_process import RedisProcess
 from tests.support.sides import StubSide, client, get, live, migration, post
 from tests.support.waiting import until, until_async
@@ -44,15 +45,17 @@ async def own(redis: RedisProcess) -> AsyncIterator[RedisClient]:
 
 
 @pytest.fixture
-def drills(own: RedisClient) -> DrillStore:
-    return DrillStore(own, "shop")
+async def drills(own: RedisClient) -> DrillStore:
+    store = DrillStore(own, "shop")
+    await store.tell_time()
+    return store
 
 
 async def begin(drills: DrillStore, fault: Fault, *, lasts_s: float = 60.0, share: int = 0) -> DrillOrder:
     """The order stands and every worker obeys it."""
-    now = time.time()
+    now = drills.clock.now()
     order = DrillOrder("d1", fault, "item.get", Ppm(share), now, now + lasts_s)
-    assert await drills.begin(order, now)
+    assert await drills.begin(order)
 
     async def has_begun() -> bool:
         return any(note.begun_at is not None for note in await drills.notes("d1"))
@@ -128,25 +131,53 @@ async def test_a_client_that_leaves_a_hanging_request(worker: WorkerProcess, dri
     assert (await ask(worker, "k"))[0] == 200
 
 
-async def test_a_trip_in_a_drill_is_known_as_one(worker: WorkerProcess, drills: DrillStore, own: RedisClient) -> None:
-    await begin(drills, Fault.ERRORS)
+async def tripped(worker: WorkerProcess, own: RedisClient, key: str) -> Latch:
+    """Sends requests of a key until they take new out; what is latched then."""
 
     async def load() -> None:
         async with client(worker.port) as c:
             while True:
-                await c.ask(get("/items/1", f"x-key: {MINE}"))
+                await c.ask(get("/items/1", f"x-key: {key}"))
                 await asyncio.sleep(0.005)
+
+    latches: list[Latch] = []
+
+    async def is_stored() -> bool:
+        policy = await PolicyStore(own, "shop").read()
+        latches.extend(policy.latches.values() if policy is not None else ())
+        return bool(latches)
 
     asking = asyncio.create_task(load())
     try:
-        await until(lambda: bool(worker.counters["killed"]), "it trips")
+        await until_async(is_stored, "it trips")
     finally:
         asking.cancel()
         with suppress(asyncio.CancelledError):
             await asking
-    policy = await PolicyStore(own, "shop").read()
-    assert policy is not None
-    (latch,) = policy.latches.values()
+    (latch,) = latches
+    return latch
+
+
+async def test_a_trip_while_a_drill_only_stands_is_a_real_one(
+    worker: WorkerProcess, sides: Sides, drills: DrillStore, own: RedisClient
+) -> None:
+    now = drills.clock.now()
+    assert await drills.begin(DrillOrder("d1", Fault.ERRORS, "item.get", Ppm(0), now + 600, now + 660))
+    await until_async(lambda: drills.notes("d1"), "it is seen")
+
+    async def fail(peer: Peer) -> None:
+        while True:
+            await peer.receive_request()
+            await peer.send(b"HTTP/1.1 503 broken\r\ncontent-length: 2\r\n\r\nno")
+
+    sides[Side.NEW].script = fail
+    latch = await tripped(worker, own, "k")
+    assert (latch.kind, latch.by) == (LatchKind.TRIP, "detector:gateway-0")
+
+
+async def test_a_trip_in_a_drill_is_known_as_one(worker: WorkerProcess, drills: DrillStore, own: RedisClient) -> None:
+    await begin(drills, Fault.ERRORS)
+    latch = await tripped(worker, own, MINE)
     assert latch.kind is LatchKind.TRIP
     assert is_rehearsed(latch, "d1")
 

@@ -52,6 +52,52 @@ def test_a_failed_one_says_why() -> None:
     assert "NOT all" in text
 
 
+FLIP = {
+    "at_s": 30.0,
+    "to": "new",
+    "lasted_s": 30.0,
+    "late_s": 0.02,
+    "calls": 300,
+    "failed": 1,
+    "p50_ms": 3.2,
+    "p95_ms": 9.0,
+    "max_ms": 120.0,
+}
+CHAOS = {
+    **REPORT,
+    "fault": "flips",
+    "trip": None,
+    "chaos": {
+        "every_s": 30,
+        "for_s": 300,
+        "keys": 20,
+        "writes": ["a.write"],
+        "retried": 2,
+        "failed": {"a.write 503": 1},
+        "stuck": ["k1"],
+        "locked": [],
+        "flips": [{**FLIP, "at_s": 0.0, "to": "old", "late_s": None}, FLIP],
+    },
+}
+
+
+def test_a_report_of_flips() -> None:
+    text = "\n".join(report_lines(CHAOS))
+    assert "flips           1, one every 30 s; 20 keys; writes: a.write" in text
+    assert "failed calls    1 x a.write 503; 2 found another one under way first" in text
+    assert "stuck keys      k1" in text
+    assert "locks left      none" in text
+    assert "30.0 s to new  300 calls, 1 failed, P50 3 ms, P95 9 ms, longest 120 ms" in text
+    assert "fault ->" not in text
+    plot = report_plot(CHAOS)
+    assert plot is not None
+    assert [mark.name for mark in plot.marks] == ["to old", "to new"]
+
+
+def test_flips_that_never_began() -> None:
+    assert "FAILED" in report_lines({**CHAOS, "chaos": None, "requests": None, "passed": False})[0]
+
+
 def test_files(tmp_path: Path) -> None:
     write_report(tmp_path / "out", REPORT)
     assert json.loads((tmp_path / "out/report.json").read_text()) == REPORT

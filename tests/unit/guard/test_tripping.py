@@ -97,13 +97,22 @@ def test_in_complete_it_is_told_and_nothing_is_taken_out() -> None:
     assert kept.latches == []
 
 
-def test_a_drill_is_named_in_the_trip_that_it_provoked() -> None:
+@pytest.mark.parametrize("scope", [STATUS, SCOPE_ALL])
+def test_a_drill_is_named_in_the_trip_that_it_provoked(scope: Scope) -> None:
+    kept = Kept()
+    drill = DrillOrder("d1", Fault.ERRORS, "git.status", Ppm(0), 0.0, 1.0)
+    tripper(kept, snapshot(Stage.LIVE), drill).trip(Cause(scope, "errors", "errors: all"))
+    ((latch, record),) = kept.latches
+    assert latch.by == record["by"] == "drill:d1:detector:gateway-0"
+
+
+def test_a_trip_of_another_operation_is_not_a_drills() -> None:
+    """Not even where a kill of one takes the whole group: the fault meets requests of the drilled one alone."""
     kept = Kept()
     drill = DrillOrder("d1", Fault.ERRORS, "git.log", Ppm(0), 0.0, 1.0)
     tripper(kept, snapshot(Stage.LIVE), drill).trip(Cause(STATUS, "errors", "errors: all"))
-    ((latch, record),) = kept.latches
-    # The group moves as a whole, so the trip of one of its operations covers the one that is drilled.
-    assert latch.by == record["by"] == "drill:d1:detector:gateway-0"
+    ((latch, _),) = kept.latches
+    assert latch.by == "detector:gateway-0"
 
 
 def test_a_record_that_cannot_be_made_does_not_stand_in_the_way() -> None:

@@ -1,0 +1,96 @@
+"""A worker that follows an order: what it lays to the drill, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from gateway.core.drill import DrillOrder, Fault, WorkerNote
+from gateway.core.model import Ppm
+from gateway.drill.following import DrillFollower
+
+
+@dataclass
+class FakeClock:
+    """Seconds that stand still until a test moves them."""
+
+    now: float
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Standing:
+    """An order, and what a worker said."""
+
+    order_: DrillOrder | None = None
+    can_ask: bool = True
+    notes: list[WorkerNote] = field(default_factory=list)
+
+    async def order(self) -> tuple[bool, DrillOrder | None]:
+        return self.can_ask, self.order_ if self.can_ask else None
+
+    async def note(self, _: str, note: WorkerNote) -> None:
+        self.notes.append(note)
+
+
+class Unknown:
+    def pace(self, _: str) -> tuple[float | None, float | None]:
+        return None, None
+
+
+ORDER = DrillOrder("d1", Fault.ERRORS, "a", Ppm(0), begins_at=110.0, ends_at=120.0)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(100.0)
+
+
+@pytest.fixture
+def standing() -> Standing:
+    return Standing(ORDER)
+
+
+@pytest.fixture
+def follower(standing: Standing, clock: FakeClock) -> DrillFollower:
+    return DrillFollower("w", standing, Unknown(), lambda: None, lambda _: None, clock)
+
+
+async def test_a_drill_that_only_stands_is_blamed_for_nothing(follower: DrillFollower) -> None:
+    await follower.look()
+    assert follower.order == ORDER
+    assert follower.blamed is None
+
+
+async def test_it_is_blamed_while_its_fault_is_on_and_a_moment_longer(
+    follower: DrillFollower, standing: Standing, clock: FakeClock
+) -> None:
+    clock.now = 110.0
+    await follower.look()
+    assert follower.blamed == ORDER
+    clock.now = 112.0
+    standing.order_ = None
+    await follower.look()
+    assert follower.active is None
+    clock.now = 113.9
+    await follower.look()
+    assert follower.blamed == ORDER
+    clock.now = 114.1
+    assert follower.blamed is None
+
+
+async def test_it_ends_by_the_clock_when_nobody_can_be_asked(
+    follower: DrillFollower, standing: Standing, clock: FakeClock
+) -> None:
+    clock.now = 110.0
+    await follower.look()
+    standing.can_ask = False
+    clock.now = 119.9
+    await follower.look()
+    assert follower.active == ORDER
+    clock.now = 120.0
+    await follower.look()
+    assert follower.active is None
