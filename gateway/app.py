@@ -31,9 +31,9 @@ from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
 from gateway.edge.tls import PortTls
 from gateway.errors import CertificateError, CrossfadeError
-from gateway.guard.evaluator import Evaluator, Heard
+from gateway.guard.evaluator import Evaluator
 from gateway.guard.floor import AbsenceFloor
-from gateway.guard.merging import Histograms, Signals
+from gateway.guard.ports import Surroundings
 from gateway.guard.tripping import Sources, Tripper
 from gateway.parts import Parts, read_secret
 from gateway.ports import Upstream
@@ -209,11 +209,15 @@ class DataPlane:
         self._evaluator = Evaluator(
             definition,
             self._counters,
-            _Exchange(self._signals),
-            lambda: self.state.feed.current,
-            self._plane.on_new,
+            self._signals,
+            Surroundings(
+                snapshot=lambda: self.state.feed.current,
+                on_new=self._plane.on_new,
+                on_old=self._plane.on_old,
+                clock=time.monotonic,
+                unix=time.time,
+            ),
             tripper.trip,
-            time.monotonic,
         )
         self._drill = DrillFollower(
             name,
@@ -391,19 +395,6 @@ class _Evidence:
         """See `ports.EvidenceSink`."""
         if found.operation != self._counters.drilled:
             self._store.note(found)
-
-
-class _Exchange:
-    """The signals of all workers, in the shape that the guard asks for."""
-
-    def __init__(self, store: SignalStore) -> None:
-        self._store = store
-        self.forget = store.forget
-
-    async def swap(self, signals: Signals, histograms: Histograms | None) -> Heard | None:
-        """See `gateway.guard.evaluator.Exchange`."""
-        answer = await self._store.swap(dict(signals), histograms)
-        return None if answer is None else Heard(*answer)
 
 
 def _copy_policies(definition: Definition) -> dict[Side, CopyPolicy]:

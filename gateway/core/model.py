@@ -26,6 +26,9 @@ Headers = list[tuple[bytes, bytes]]
 
 _PLAIN_COMPARISON: Final = ComparisonRules()
 
+WINDOW: Final = "window"
+"""The profile of the literal rule: more than a threshold within the last seconds."""
+
 PPM_ALL = Ppm(1_000_000)
 PPM_NONE = Ppm(0)
 
@@ -278,12 +281,23 @@ class DefaultRoute:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Where a detector trips, and how sure it wants to be (`core.detect.cusum.PROFILES`)."""
+    """Where a detector trips, and how sure it wants to be (`core.detect.cusum.PROFILES`, or `window`).
+
+    Attributes:
+        error_rate: Share of failures.
+        p95_ratio: P95 of new over that of old.
+        consistency: Share of compared answers that agree.
+        profile: Its name.
+        window_s: Of the profile `window`.
+        min_samples: Requests that such a window must hold.
+    """
 
     error_rate: float = 0.05
     p95_ratio: float = 2.0
     consistency: float = 0.9999
     profile: str = "balanced"
+    window_s: float = 60.0
+    min_samples: int = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -416,12 +416,16 @@ class Passage:
         assert self.side is not None
         op_class = plan.operation.op_class if plan is not None else snapshot.definition.default.op_class
         is_read = op_class is OperationClass.READ
-        on_new = self._plane.on_new
+        on_new, on_old = self._plane.on_new, self._plane.on_old
         if self.side is Side.NEW:
             on_new.add(self)
-        elif on_new:
-            # It was decided for new before.
-            on_new.discard(self)
+            if on_old:
+                # It may have been decided for the other side before.
+                on_old.discard(self)
+        else:
+            on_old.add(self)
+            if on_new:
+                on_new.discard(self)
         host, fallback_host = snapshot.hosts[self.side]
         hop = Hop(
             peer=arrival.peer.encode() or b"unknown",
@@ -652,6 +656,8 @@ class Passage:
             plane.on_new.discard(self)
             if outcome in _ANSWERED and plane.floor is not None:
                 plane.floor.answered()
+        else:
+            plane.on_old.discard(self)
         self._observe(outcome, plane.clock.monotonic())
 
     def _observe(self, outcome: Outcome, now: float) -> None:

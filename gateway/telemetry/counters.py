@@ -7,7 +7,7 @@ adding up blobs is the business of `ledger`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 from time import monotonic
 from typing import Any, Final
@@ -66,6 +66,10 @@ class Cell:
 
 
 _NOTHING: Final = Cell()
+
+
+def _pairs(buckets: Mapping[int, int]) -> list[int]:
+    return [number for pair in buckets.items() for number in pair]
 
 
 class RequestCounters:
@@ -136,7 +140,7 @@ class RequestCounters:
     def signals(self) -> dict[str, list[int]]:
         """What detectors judge, by operation; cumulative. See `core.detect.guard.Counted` for the order."""
         found = {}
-        for name in {*self._cells, *self._compared, *self._rehearsed}:
+        for name in {*self._cells, *self._compared, *self._rehearsed, *self._copies}:
             sides = self._cells.get(name)
             cell = sides[Side.NEW] if sides is not None else _NOTHING
             old = sides[Side.OLD].outcomes if sides is not None else _NOTHING.outcomes
@@ -146,6 +150,8 @@ class RequestCounters:
             if name in self._rehearsed:
                 compared = Counter(compared) + self._rehearsed[name]
             mismatches = compared.get("mismatch", 0)
+            copies = self._copies.get(name)
+            copied = copies[Side.NEW].outcomes if copies is not None else _NOTHING.outcomes
             found[name] = [
                 outcomes[Outcome.OK] + outcomes[Outcome.CLIENT_ERROR] + errors,
                 errors,
@@ -155,19 +161,25 @@ class RequestCounters:
                 mismatches,
                 old[Outcome.OK] + old[Outcome.CLIENT_ERROR] + old[Outcome.FAILURE],
                 old[Outcome.FAILURE],
+                copied[Outcome.OK] + copied[Outcome.CLIENT_ERROR] + copied[Outcome.FAILURE],
+                copied[Outcome.FAILURE],
             ]
         return found
 
-    def histograms(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Durations of both sides, by operation; sparse and cumulative."""
-        return {
-            name: {
-                side.value: {str(bucket): count for bucket, count in sides[side].buckets.items()}
-                for side in (Side.OLD, Side.NEW)
-            }
-            for name, sides in self._cells.items()
-            if name != UNMATCHED
-        }
+    def histograms(self, operations: Iterable[str]) -> dict[str, dict[str, list[int]]]:
+        """Durations of operations by where they were measured; see `core.detect.reports.Histograms`."""
+        found = {}
+        for name in operations:
+            sides, copies = self._cells.get(name), self._copies.get(name)
+            measured: dict[str, Cell] = {}
+            if sides is not None:
+                measured = {"new": sides[Side.NEW], "old": sides[Side.OLD]}
+            if copies is not None:
+                measured["copied"] = copies[Side.OLD]
+            pairs = {source: _pairs(cell.buckets) for source, cell in measured.items() if cell.buckets}
+            if pairs:
+                found[name] = pairs
+        return found
 
     def refused(self, code: ErrorCode) -> None:
         """See `ports.Observer`."""

@@ -92,6 +92,6 @@ async def test_over_rest_below_500(worker: WorkerProcess, sides: Sides) -> None:
 async def test_a_side_that_fails_every_call_in_words_is_taken_out(worker: WorkerProcess, sides: Sides) -> None:
     answers(sides[Side.NEW], answer(result("internal"), b"content-type: application/json"))
     async with client(worker.port) as c:
-        while not worker.counters["killed"]:
+        while not worker.counters.get("killed"):
             assert (await c.ask(post("/mcp", CALL, "content-type: application/json"))).status == 200
     assert worker.counters["killed"] == ["operation:item.get"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.core.drill import DrillOrder, Fault, is_rehearsed, key_part
-from gateway.core.model import LatchKind, Ppm, Side
+from gateway.core.model import Latch, LatchKind, Ppm, Side
 from gateway.state.connect import RedisClient, connect
 from gateway.state.drills import DrillStore
 from gateway.state.policy_store import PolicyStore
@@ -144,9 +144,16 @@ async def test_a_trip_in_a_drill_is_known_as_one(worker: WorkerProcess, drills: 
         asking.cancel()
         with suppress(asyncio.CancelledError):
             await asking
-    policy = await PolicyStore(own, "shop").read()
-    assert policy is not None
-    (latch,) = policy.latches.values()
+    latches: list[Latch] = []
+
+    async def is_stored() -> bool:
+        policy = await PolicyStore(own, "shop").read()
+        assert policy is not None
+        latches[:] = policy.latches.values()
+        return bool(latches)
+
+    await until_async(is_stored, "the trip is stored")
+    (latch,) = latches
     assert latch.kind is LatchKind.TRIP
     assert is_rehearsed(latch, "d1")
 

@@ -196,10 +196,10 @@ def test_ten_failures_in_a_row_are_a_floor() -> None:
 
 def test_silence_is_a_floor() -> None:
     silence = Silence()
-    assert not silence.tick(9, 0, 0.0, None)
-    assert not silence.tick(10, 0, 10.0, None)
-    assert not silence.tick(30, 0, 14.9, None)
-    assert silence.tick(30, 0, 15.0, None)
+    assert not silence.tick(9, 0, 0.0, 1.0)
+    assert not silence.tick(10, 0, 10.0, 1.0)
+    assert not silence.tick(30, 0, 14.9, 1.0)
+    assert silence.tick(30, 0, 15.0, 1.0)
     assert not silence.tick(30, 1, 15.1, None)
     assert not silence.tick(30, 0, 16.0, 8.0)
     assert not silence.tick(30, 0, 22.0, 8.0)
