@@ -5,7 +5,7 @@ What was added up stays, whoever leaves: sums never shrink.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ from gateway.core.histogram import Histogram
 BLIND_AFTER_S: Final = 2.0
 _FRESH: Final = 8
 """Reports after which a worker has a past."""
+_WIDTH: Final = len(FIELDS)
 _NEVER: Final = float("-inf")
 
 Fresh = dict[str, list[int]]
@@ -123,17 +124,18 @@ class Merge:
         return gone
 
 
-def _add(total: Fresh, operation: str, counts: Iterable[int], known: Iterable[int]) -> None:
+def _add(total: Fresh, operation: str, counts: Sequence[int], known: Sequence[int]) -> None:
     mine = total.get(operation)
     if mine is None:
-        mine = total[operation] = [0] * len(FIELDS)
-    before = list(known)
-    for at, count in enumerate(counts):
-        if at == len(FIELDS):
-            break
-        fresh = count - before[at] if at < len(before) else count
-        if fresh > 0:
-            mine[at] += fresh
+        mine = total[operation] = [0] * _WIDTH
+    if len(counts) != _WIDTH or len(known) != _WIDTH:
+        # It begins, or another version says fewer or more.
+        counts, known = _widened(counts), _widened(known)
+    mine[:] = [so_far + max(0, after - before) for so_far, after, before in zip(mine, counts, known, strict=True)]
+
+
+def _widened(counts: Sequence[int]) -> list[int]:
+    return [*counts[:_WIDTH], *[0] * (_WIDTH - len(counts))]
 
 
 class Durations:
@@ -144,9 +146,9 @@ class Durations:
         self.old = Histogram()
         self.copied = Histogram()
         self._of = {"new": self.new, "old": self.old, "copied": self.copied}
-        self._said: dict[str, dict[str, dict[int, int]]] = {}
+        self._said: dict[str, dict[str, Sequence[int]]] = {}
 
-    def take(self, process: str, sources: Mapping[str, Iterable[int]], *, is_own: bool = False) -> None:
+    def take(self, process: str, sources: Mapping[str, Sequence[int]], *, is_own: bool = False) -> None:
         """Adds what is new.
 
         Args:
@@ -162,16 +164,24 @@ class Durations:
             total = self._of.get(source)
             if total is None:
                 continue
-            before, counts = said.setdefault(source, {}), total.counts
-            numbers = iter(pairs)
-            for bucket, count in zip(numbers, numbers, strict=False):
-                fresh = count - before.get(bucket, 0)
-                if fresh:
-                    before[bucket] = count
-                    if fresh > 0 and not is_past:
-                        counts[bucket] += fresh
+            before = said.get(source, ())
+            said[source] = pairs
+            if not is_past:
+                for bucket, fresh in _changes(before, pairs):
+                    total.counts[bucket] += fresh
 
     def keep(self, processes: Collection[str]) -> None:
         """All others are gone; what they counted stays."""
         for process in self._said.keys() - set(processes):
             del self._said[process]
+
+
+def _changes(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int]]:
+    """By how much counts have grown, by bucket."""
+    known = len(before)
+    if before[::2] == after[:known:2]:
+        # Buckets keep their places, new ones come behind.
+        grown = [(at, n - m) for at, n, m in zip(after[::2], after[1::2], before[1::2], strict=False) if n > m]
+        return grown + list(zip(after[known::2], after[known + 1 :: 2], strict=True))
+    counts = dict(zip(before[::2], before[1::2], strict=True))
+    return [(at, n - counts.get(at, 0)) for at, n in zip(after[::2], after[1::2], strict=True) if n > counts.get(at, 0)]
