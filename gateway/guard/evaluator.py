@@ -30,8 +30,8 @@ from gateway.guard.watched import AT_MOST_S, STEP_S, Mark, Mode, Watched, is_fin
 TICK_S: Final = 0.25
 POOLED: Final = "(all)"
 """Stands for all operations together; none can have this name."""
-_TURNS: Final = 4
-"""Histograms of an operation are told at every fourth tick, and not all at the same one."""
+_TURNS: Final = 8
+"""Histograms of an operation are told every two seconds, and not of all at the same tick."""
 _HOT: Final = 0.25
 """Evidence of slowness from which on they are told at every tick: who is asked to confirm must know both sides now."""
 _PATIENCE_S: Final = 1.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Final
 
 from gateway.core.detect.guard import FIELDS
@@ -131,7 +132,10 @@ def _add(total: Fresh, operation: str, counts: Sequence[int], known: Sequence[in
     if len(counts) != _WIDTH or len(known) != _WIDTH:
         # It begins, or another version says fewer or more.
         counts, known = _widened(counts), _widened(known)
-    mine[:] = [so_far + max(0, after - before) for so_far, after, before in zip(mine, counts, known, strict=True)]
+    fresh = [after - before for after, before in zip(counts, known, strict=True)]
+    if min(fresh) < 0:
+        fresh = [max(0, count) for count in fresh]
+    mine[:] = map(add, mine, fresh)
 
 
 def _widened(counts: Sequence[int]) -> list[int]:

@@ -58,7 +58,7 @@ class Keys:
 
     @property
     def histograms(self) -> str:
-        """Hash: operation and process -> JSON of cumulative histograms of both sides."""
+        """Hash: operation and process -> cumulative histograms of both sides, packed (`core.detect.reports`)."""
         return f"cf:{self.migration}:histograms"
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, cast
 
-from gateway.core.detect.reports import Heard, Histograms, Report, Said, histograms_of, report_of
+from gateway.core.detect.reports import Heard, Histograms, Report, Said, packed, report_of, unpacked
 from gateway.state.connect import REDIS_ERRORS, RedisClient
 from gateway.state.keys import Keys
 
@@ -52,7 +52,7 @@ class SignalStore:
                 pipe.expire(keys.signals, _KEPT_S)
                 if said.histograms:
                     for name, each in said.histograms.items():
-                        pipe.hset(keys.histograms, _field(self.process, name), _json(each))
+                        pipe.hset(keys.histograms, _field(self.process, name), packed(each))
                     pipe.expire(keys.histograms, _KEPT_S)
                 if asked:
                     pipe.hmget(keys.histograms, [_field(*pair) for pair in asked])
@@ -63,7 +63,7 @@ class SignalStore:
         self._others = list(reports)
         histograms: dict[str, dict[str, Any]] = {}
         for (name, operation), text in zip(asked, answers[-1] if asked else (), strict=True):
-            found = histograms_of(_document(text)) if text is not None else None
+            found = unpacked(text) if text is not None else None
             if found is not None:
                 histograms.setdefault(name, {})[operation] = found
         return Heard(reports, cast("Mapping[str, Histograms]", histograms), frozenset(unreadable))

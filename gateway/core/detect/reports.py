@@ -5,8 +5,11 @@ Counts and histograms are cumulative, so that what is lost or said twice changes
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from sys import byteorder
 from typing import Final
 
 from gateway.core.histogram import BUCKETS
@@ -18,6 +21,7 @@ Hanging = Mapping[str, Sequence[int]]
 Histograms = Mapping[str, Mapping[str, Sequence[int]]]
 """By operation and source (`new`, `old`, `copied`: old's answers to copies): bucket, count, bucket, …; cumulative."""
 
+SOURCES: Final = ("new", "old", "copied")
 _INT: Final = {int}
 
 
@@ -79,20 +83,42 @@ def report_of(document: object) -> Report | None:
     return Report(seq, signals, hanging)
 
 
-def histograms_of(document: object) -> Mapping[str, Sequence[int]] | None:
-    """Reads the histograms of one operation, by source; None: they are none."""
-    if not _is_counts(document):
+def packed(sources: Mapping[str, Sequence[int]]) -> bytes:
+    """The histograms of one operation as bytes: for each source how many numbers follow, and they; 8 bytes each."""
+    numbers = array("Q")
+    for source in SOURCES:
+        pairs = sources.get(source, ())
+        numbers.append(len(pairs))
+        numbers.extend(pairs)
+    if byteorder != "little":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def unpacked(data: bytes) -> dict[str, Sequence[int]] | None:
+    """Reads what `packed` wrote; None: it is nothing of the kind."""
+    numbers = array("Q")
+    if len(data) % numbers.itemsize:
         return None
-    assert isinstance(document, dict)
-    for pairs in document.values():
-        if len(pairs) % 2 or (pairs and max(pairs[::2]) >= BUCKETS):
+    numbers.frombytes(data)
+    if byteorder != "little":
+        numbers.byteswap()
+    found: dict[str, Sequence[int]] = {}
+    at = 0
+    for source in SOURCES:
+        size = numbers[at] if at < len(numbers) else 0
+        pairs = numbers[at + 1 : at + 1 + size]
+        if size % 2 or len(pairs) != size or (size and max(pairs[::2]) >= BUCKETS):
             return None
-    return document
+        if size:
+            found[source] = pairs
+        at += 1 + size
+    return found
 
 
 def _is_counts(found: object) -> bool:
     """Whether it is lists of natural numbers by name; `true` is no number."""
-    return isinstance(found, dict) and all(
-        isinstance(counts, list) and (not counts or (set(map(type, counts)) == _INT and min(counts) >= 0))
-        for counts in found.values()
-    )
+    if not isinstance(found, dict) or not all(isinstance(counts, list) for counts in found.values()):
+        return False
+    numbers = list(chain.from_iterable(found.values()))
+    return not numbers or (set(map(type, numbers)) == _INT and min(numbers) >= 0)

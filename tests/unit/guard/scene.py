@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.core.detect.record import Cause
-from gateway.core.detect.reports import Heard, Report, Said, histograms_of, report_of
+from gateway.core.detect.reports import Heard, Report, Said, packed, report_of, unpacked
 from gateway.core.model import (
     SCOPE_ALL,
     Definition,
@@ -49,10 +49,10 @@ class HandClock:
 
 @dataclass
 class Board:
-    """What processes have told, as text: what Redis would hold."""
+    """What processes have told: what Redis would hold."""
 
     signals: dict[str, str] = field(default_factory=dict)
-    histograms: dict[tuple[str, str], str] = field(default_factory=dict)
+    histograms: dict[tuple[str, str], bytes] = field(default_factory=dict)
     learnt: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,7 +75,7 @@ class BoardExchange:
         board = self.board
         board.signals[self.process] = json.dumps([self._seq, said.signals, said.hanging])
         for name, sources in said.histograms.items():
-            board.histograms[self.process, name] = json.dumps(sources)
+            board.histograms[self.process, name] = packed(sources)
         reports: dict[str, Report] = {}
         unreadable = set()
         for process, text in board.signals.items():
@@ -86,9 +86,9 @@ class BoardExchange:
                 else:
                     reports[process] = report
         histograms: dict[str, dict[str, Mapping[str, Sequence[int]]]] = {}
-        for (process, name), text in board.histograms.items():
+        for (process, name), data in board.histograms.items():
             if process != self.process and name in said.due:
-                found = histograms_of(json.loads(text))
+                found = unpacked(data)
                 assert found is not None
                 histograms.setdefault(process, {})[name] = found
         return Heard(reports, histograms, frozenset(unreadable))
