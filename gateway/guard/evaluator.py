@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.core.detect.cusum import Excursion
-from gateway.core.detect.guard import FIELDS, NOTHING, Counted, Guard, GuardState, Trip
+from gateway.core.detect.guard import FIELDS, NOTHING, POOLED, Counted, Guard, GuardState, Trip
 from gateway.core.detect.latency import Baseline, Concurrent, Source, is_confirmed, is_confirmed_together
 from gateway.core.detect.record import Baseline as OldMeanwhile
 from gateway.core.detect.record import Cause
@@ -28,8 +28,6 @@ from gateway.guard.ports import Counting, Exchange, Surroundings
 from gateway.guard.watched import AT_MOST_S, STEP_S, Mark, Mode, Watched, is_final, mode_of
 
 TICK_S: Final = 0.25
-POOLED: Final = "(all)"
-"""Stands for all operations together; none can have this name."""
 _TURNS: Final = 8
 """Histograms of an operation are told every two seconds, and not of all at the same tick."""
 _HOT: Final = 0.25

@@ -24,6 +24,8 @@ from gateway.core.detect.cusum import (
 )
 from gateway.core.model import WINDOW, Thresholds
 
+POOLED: Final = "(all)"
+"""Stands for all operations together; none can have this name."""
 _HOLD: Final = 0.5
 _CLEAR: Final = 0.25
 _SAID: Final = 0.1

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from gateway.core.detect.guard import POOLED
 from gateway.core.model import LatchKind, Side, Stage, Writes
-from gateway.guard.evaluator import POOLED
 from tests.unit.guard.scene import Board, HandClock, world
 
 

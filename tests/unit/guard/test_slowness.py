@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.detect.guard import POOLED
 from gateway.core.model import Side
-from gateway.guard.evaluator import POOLED
 from tests.unit.guard.scene import Board, HandClock, Pace, Traffic, World, world
 
 WARM_S = 100
