@@ -12,20 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-import structlog
-
 from gateway.core.detect.cusum import Excursion
-from gateway.core.detect.guard import FIELDS, NOTHING, POOLED, Counted, Guard, GuardState, Trip
-from gateway.core.detect.latency import Baseline, Concurrent, Source, is_confirmed, is_confirmed_together
+from gateway.core.detect.guard import FIELDS, NOTHING, POOLED, Counted, Guard, Trip
+from gateway.core.detect.latency import Baseline, Concurrent, is_confirmed, is_confirmed_together
 from gateway.core.detect.record import Baseline as OldMeanwhile
 from gateway.core.detect.record import Cause
-from gateway.core.detect.reports import Heard, Histograms, Report, Said
-from gateway.core.model import SCOPE_ALL, Definition, OperationClass, Scope, ScopeKind
+from gateway.core.detect.reports import Heard, Histograms, Said
+from gateway.core.model import SCOPE_ALL, Definition, Scope, ScopeKind
 from gateway.core.snapshot import Plan, Snapshot
-from gateway.core.stages import TABLE
-from gateway.guard.merging import Fresh, Merge
+from gateway.guard.hearing import OWN, Hearing
 from gateway.guard.ports import Counting, Exchange, Surroundings
-from gateway.guard.watched import AT_MOST_S, STEP_S, Mark, Mode, Watched, is_final, mode_of
+from gateway.guard.telling import Looked, state_of
+from gateway.guard.watched import AT_MOST_S, STEP_S, Mark, Mode, Watched, mode_of
 
 TICK_S: Final = 0.25
 _TURNS: Final = 8
@@ -36,19 +34,9 @@ _PATIENCE_S: Final = 1.0
 """How long a request that new was asked before it was taken out may still wait for it, where nobody knows the usual."""
 _LATE_S: Final = 0.1
 """How long a tick waits for what the others said."""
-_LOST_S: Final = 2.0
-"""Without a tick for so long this worker judges nothing."""
 _TEND_EVERY_S: Final = 60.0
 _TEND_AGAIN_S: Final = 1.0
-_LOCAL: Final = "local"
-_BASELINES: Final = {
-    Source.COPIED: "latency: held against old's answers to mirrored reads",
-    Source.REFERENCE: "latency: held against what old did at this hour of another week",
-    Source.KEPT: "latency: held against what old did last",
-}
-
-_log = structlog.get_logger("crossfade.guard")
-
+_CLEANED_EVERY: Final = 40
 _Marks = tuple[Mark, Mapping[str, Mark]]
 """Of all together, and of each operation."""
 
@@ -79,12 +67,9 @@ class Evaluator:
         self._exchange = exchange
         self._around = around
         self._trip = trip
-        self._late_s = late_s
-        self._merge, self._local = Merge(), Merge(is_own=True)
+        self._hearing = Hearing(exchange, around.clock, late_s)
         self._ticks = 0
         self._judged_at = around.clock()
-        self._is_local = False
-        self._asked: asyncio.Task[Heard | None] | None = None
         self._tending: asyncio.Task[None] | None = None
         self._tend_at = 0.0
         self._has_recalled = False
@@ -113,10 +98,10 @@ class Evaluator:
                 await asyncio.sleep(TICK_S)
                 await self.tick()
         finally:
-            for task in (self._asked, self._tending):
-                if task is not None:
-                    task.cancel()
-            self._asked = self._tending = None
+            self._hearing.close()
+            if self._tending is not None:
+                self._tending.cancel()
+                self._tending = None
 
     async def tick(self) -> None:
         """Looks once at what happened, and judges it."""
@@ -124,17 +109,12 @@ class Evaluator:
         self._look_at_waiting()
         due = self._due()
         said = Said(self._counting.signals(), self._hanging(), self._counting.histograms(due), due)
-        now, fresh = self._around.clock(), Fresh()
-        self._local.take({_LOCAL: Report(self._ticks, said.signals)}, now, fresh)
-        answers = await self._ask(said)
+        fresh, answers = await self._hearing.take(said)
         now = self._around.clock()
-        self._is_local = not answers
-        for heard in answers:
-            self._merge.take(heard.reports, now, fresh, heard.unreadable)
         self._add_durations(said.histograms, answers)
         self._learn(due, now)
         self._judge({name: Counted(*counts) for name, counts in fresh.items()}, now)
-        await self._forget(now)
+        await self._forget()
         self._tend(now)
         self._judged_at = now
 
@@ -143,58 +123,12 @@ class Evaluator:
     def states(self) -> dict[str, dict[str, Any]]:
         """What the guards say, by operation, for JSON; `(all)` is all together."""
         now, snapshot = self._around.clock(), self._around.snapshot()
-        blind = self._why_blind(now)
         found = {}
         for name, watched in self._watched.items():
             plan = snapshot.plans.get(name) if snapshot is not None else None
-            mode = watched.mode if name == POOLED else mode_of(plan)
-            state, why = self._state(watched, mode, plan, now)
-            if blind is not None and state is not GuardState.TRIPPED and mode is not Mode.OUT:
-                state, why = GuardState.HOLD, blind if why is None else f"{blind}; {why}"
-            if now - self._judged_at > _LOST_S:
-                # Also what it said last says nothing any more.
-                state = GuardState.NOT_ARMED
-                why = f"this worker has not judged for {now - self._judged_at:.0f} s: see guard_failed in its log"
-            elif self._is_local:
-                why = f"{why or 'armed'}; this worker alone: Redis does not answer"
-            limit_s, source = watched.baseline.limit_s, watched.baseline.source
-            found[name] = {
-                "state": state.value,
-                "why": why,
-                "evidence_percent": round(100 * watched.guard.evidence, 1),
-                "dispersion": round(watched.guard.dispersion, 2),
-                "limit_ms": None if limit_s is None else round(1000 * limit_s, 3),
-                "baseline": None if source is None else source.value,
-            }
+            looked_at = Looked(watched, watched.mode if name == POOLED else mode_of(plan), plan)
+            found[name] = state_of(looked_at, self._hearing, now, now - self._judged_at)
         return found
-
-    def _state(self, watched: Watched, mode: Mode, plan: Plan | None, now: float) -> tuple[GuardState, str | None]:
-        guard = watched.guard
-        match mode:
-            case Mode.OUT:
-                return GuardState.NO_DATA, "new is taken out"
-            case Mode.IDLE:
-                return GuardState.NO_DATA, "its stage sends nothing to new that clients wait for"
-            case Mode.MIRRORED if guard.is_held:
-                return GuardState.HOLD, f"mirrored reads: {guard.leaning()}"
-            case Mode.MIRRORED:
-                return GuardState.NO_DATA, "its stage sends mirrored reads to new alone; they are watched"
-            case Mode.JUDGED:
-                pass
-        is_compared = plan is not None and plan.operation.op_class is OperationClass.READ and TABLE[plan.stage].mirrors
-        state, why = guard.state(now, is_compared=is_compared)
-        said = [why] if why is not None else []
-        if state in (GuardState.ARMED, GuardState.HOLD) and watched.baseline.source in _BASELINES:
-            said.append(_BASELINES[watched.baseline.source])
-        if plan is not None and is_final(plan):
-            said.append("nothing is taken out in complete: it pages instead")
-        return state, "; ".join(said) or None
-
-    def _why_blind(self, now: float) -> str | None:
-        if self._is_local:
-            return None
-        known, blind = self._merge.known + 1, self._merge.blind(now)
-        return f"{blind} of {known} workers are silent" if 2 * blind > known else None
 
     def pace(self, operation: str) -> tuple[float | None, float | None]:
         """P50 of new, and what is too slow for it, in seconds; None: not known."""
@@ -241,44 +175,19 @@ class Evaluator:
     def _hanging(self) -> dict[str, list[int]]:
         return {name: watched.hanging for name, watched in self._watched.items() if any(watched.hanging)}
 
-    def _hanging_on_all(self, name: str, now: float) -> tuple[int, int]:
-        new, old = self._watched[name].hanging
-        if self._is_local:
-            return new, old
-        others_new, others_old = self._merge.hanging(name, now)
+    def _hanging_on_all(self, name: str) -> tuple[int, int]:
+        (new, old), (others_new, others_old) = self._watched[name].hanging, self._hearing.hanging(name)
         return new + others_new, old + others_old
 
     def _due(self) -> list[str]:
         turn = self._ticks % _TURNS
         return [name for at, name in enumerate(self._definition.operations) if at % _TURNS == turn or name in self._hot]
 
-    async def _ask(self, said: Said) -> list[Heard]:
-        """What the others said; nothing where nobody can be asked, or the answer is late.
-
-        A call that is late is left to itself: it is taken up at the tick that finds it done.
-        """
-        answers = [] if self._asked is None else await self._answer(0.0)
-        if self._asked is None:
-            self._asked = asyncio.create_task(self._exchange.swap(said))
-            answers += await self._answer(self._late_s)
-        return answers
-
-    async def _answer(self, within_s: float) -> list[Heard]:
-        assert self._asked is not None
-        if not self._asked.done():
-            if within_s:
-                await asyncio.wait({self._asked}, timeout=within_s)
-            if not self._asked.done():
-                return []
-        task, self._asked = self._asked, None
-        heard = task.result()
-        return [] if heard is None else [heard]
-
     def _add_durations(self, own: Histograms, answers: list[Heard]) -> None:
         for name, sources in own.items():
             watched = self._watched.get(name)
             if watched is not None:
-                watched.durations.take(_LOCAL, sources, is_own=True)
+                watched.durations.take(OWN, sources, is_own=True)
         for heard in answers:
             for process, operations in heard.histograms.items():
                 for name, sources in operations.items():
@@ -294,12 +203,10 @@ class Evaluator:
             if watched.note(now, unix_s) and watched.baseline.limit_s is not None:
                 self._counting.limits[name] = watched.baseline.limit_s
 
-    async def _forget(self, now: float) -> None:
-        gone = self._merge.forget(now)
-        if gone:
-            await self._exchange.forget(gone)
-        if self._ticks % (10 * _TURNS) == 0:
-            processes = {_LOCAL, *self._merge.processes}
+    async def _forget(self) -> None:
+        await self._hearing.forget()
+        if self._ticks % _CLEANED_EVERY == 0:
+            processes = self._hearing.processes
             for watched in self._watched.values():
                 watched.durations.keep(processes)
 
@@ -371,11 +278,11 @@ class Evaluator:
         found = watched.guard.tick(counted, now, limit_s, mark, lambda excursion: self._confirm(name, excursion, now))
         watched.step(now)
         if found is not None:
-            self._tell(watched, self._cause(scope, watched, found, now), now)
+            self._tell(watched, self._cause(scope, watched, found), now)
             return True
         patience_s = watched.patience_s(plan)
         if watched.silence.tick(watched.waiting, counted.n, now, patience_s):
-            self._tell(watched, self._silence(scope, watched, limit_s, now), now)
+            self._tell(watched, self._silence(scope, watched, limit_s), now)
             return True
         return False
 
@@ -399,7 +306,7 @@ class Evaluator:
             self._steps.append(self._mark_all(judged, now))
         found = everything.guard.tick(counted, now, limit_s, mark, lambda excursion: self._confirm_all(excursion, now))
         if found is not None:
-            self._tell(everything, self._cause(SCOPE_ALL, everything, found, now), now)
+            self._tell(everything, self._cause(SCOPE_ALL, everything, found), now)
             return
         # What hangs on an operation that is out already says nothing about the others.
         waiting = {name: watched for name, watched in judged.items() if watched.waiting}
@@ -407,7 +314,7 @@ class Evaluator:
         bounds = [watched.patience_s(snapshot.plans[name]) for name, watched in waiting.items()]
         patience_s = None if None in bounds else max((bound for bound in bounds if bound is not None), default=None)
         if everything.silence.tick(everything.waiting, counted.n, now, patience_s):
-            self._tell(everything, self._silence(SCOPE_ALL, everything, None, now), now)
+            self._tell(everything, self._silence(SCOPE_ALL, everything, None), now)
 
     def _mark_all(self, judged: Mapping[str, Watched], now: float) -> _Marks:
         return self._watched[POOLED].mark(now), {name: watched.mark(now) for name, watched in judged.items()}
@@ -423,7 +330,7 @@ class Evaluator:
         mark, watched = excursion.mark, self._watched[name]
         if not isinstance(mark, Mark):
             return None
-        found = watched.since(mark, self._hanging_on_all(name, now), now)
+        found = watched.since(mark, self._hanging_on_all(name), now)
         return None if found is None else is_confirmed(found[0], self._definition.thresholds.p95_ratio, found[1])
 
     def _confirm_all(self, excursion: Excursion, now: float) -> bool | None:
@@ -437,17 +344,17 @@ class Evaluator:
             watched = self._watched.get(name)
             if watched is None or watched.mode is not Mode.JUDGED or mark.limit_s is None:
                 continue
-            found = watched.since(mark, self._hanging_on_all(name, now), now)
+            found = watched.since(mark, self._hanging_on_all(name), now)
             if found is None:
                 return None
             seen.append(found)
         return is_confirmed_together(seen, self._definition.thresholds.p95_ratio)
 
-    def _silence(self, scope: Scope, watched: Watched, limit_s: float | None, now: float) -> Cause:
+    def _silence(self, scope: Scope, watched: Watched, limit_s: float | None) -> Cause:
         why = f"silence: {watched.waiting} requests wait for new, and none was answered for a while"
-        return replace(self._seen(watched, now), scope=scope, signal="silence", reason=why, limit_s=limit_s)
+        return replace(self._seen(watched), scope=scope, signal="silence", reason=why, limit_s=limit_s)
 
-    def _cause(self, scope: Scope, watched: Watched, trip: Trip, now: float) -> Cause:
+    def _cause(self, scope: Scope, watched: Watched, trip: Trip) -> Cause:
         found, mark = trip.excursion, trip.excursion.mark
         n, errors, new_p95_s, old_p95_s = 0, 0, None, None
         if isinstance(mark, tuple):
@@ -457,7 +364,7 @@ class Evaluator:
             new_p95_s = (watched.durations.new - mark.new).quantile(0.95)
             old_p95_s = (watched.durations.old - mark.old).quantile(0.95)
         return replace(
-            self._seen(watched, now),
+            self._seen(watched),
             scope=scope,
             signal=trip.signal.value,
             reason=trip.reason(),
@@ -469,7 +376,7 @@ class Evaluator:
             baseline=OldMeanwhile(n, errors, None if old_p95_s is None else round(1000 * old_p95_s, 3)),
         )
 
-    def _seen(self, watched: Watched, now: float) -> Cause:
+    def _seen(self, watched: Watched) -> Cause:
         """What is the same for every cause at this moment."""
         return Cause(
             SCOPE_ALL,
@@ -477,9 +384,9 @@ class Evaluator:
             "",
             evidence=watched.guard.scores(),
             dispersion=watched.guard.dispersion,
-            workers=1 if self._is_local else self._merge.known + 1,
-            blind=0 if self._is_local else self._merge.blind(now),
-            is_alone=self._is_local,
+            workers=self._hearing.known,
+            blind=self._hearing.blind,
+            is_alone=self._hearing.is_alone,
         )
 
 
