@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from gateway.core.detect.floors import CONSECUTIVE, ConsecutiveFailures
 from gateway.core.detect.record import Cause
 from gateway.core.model import SCOPE_ALL
 from gateway.ports import Clock
+
+_AGAIN_S: Final = 1.0
+"""Sooner it is not said again."""
 
 
 class AbsenceFloor:
@@ -23,6 +27,7 @@ class AbsenceFloor:
         self._clock = clock
         self._trip = trip
         self._failures = ConsecutiveFailures()
+        self._tripped_at = float("-inf")
 
     def answered(self) -> None:
         """See `ports.Floor`."""
@@ -30,7 +35,12 @@ class AbsenceFloor:
 
     def absent(self) -> None:
         """See `ports.Floor`."""
-        if self._failures.failed(self._clock()):
+        now = self._clock()
+        if self._failures.failed(now):
             self._failures.succeeded()
+            if now - self._tripped_at < _AGAIN_S:
+                # In `complete` nothing is taken out, and requests go on.
+                return
+            self._tripped_at = now
             why = f"absence: {CONSECUTIVE} requests in a row could not reach new, or got no answer in time"
             self._trip(Cause(SCOPE_ALL, "absence", why))

@@ -1,0 +1,27 @@
+"""Ten requests in a row that nobody answered take new out, and say so once a second at most."""
+
+from __future__ import annotations
+
+from gateway.core.detect.record import Cause
+from gateway.core.model import SCOPE_ALL
+from gateway.guard.floor import AbsenceFloor
+
+
+def test_ten_absences_in_a_row_are_too_many_and_are_said_once_a_second() -> None:
+    now, causes = [0.0], list[Cause]()
+    floor = AbsenceFloor(lambda: now[0], causes.append)
+    for _ in range(9):
+        floor.absent()
+    floor.answered()
+    for _ in range(9):
+        floor.absent()
+    assert causes == []
+    floor.absent()
+    assert [(cause.scope, cause.signal) for cause in causes] == [(SCOPE_ALL, "absence")]
+    for _ in range(100):
+        floor.absent()
+    assert len(causes) == 1
+    now[0] = 1.0
+    for _ in range(10):
+        floor.absent()
+    assert len(causes) == 2
