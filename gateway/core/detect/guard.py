@@ -90,6 +90,33 @@ FIELDS: Final = tuple(each.name for each in fields(Counted))
 NOTHING: Final = Counted()
 
 
+class Figure(StrEnum):
+    """A figure of consistency. What copied writes say, delivery and state, comes with them as a row below."""
+
+    READ_AGREEMENT = "read_agreement"
+    """Of mirrored reads: answers that agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figured:
+    """Where a figure is counted, and its words.
+
+    Attributes:
+        figure: Which.
+        n: Field of `Counted`: how often it was looked at.
+        bad: Field of `Counted`: how often it was wrong.
+        says: Of a trip, after the numbers.
+    """
+
+    figure: Figure
+    n: str
+    bad: str
+    says: str
+
+
+FIGURES: Final = (Figured(Figure.READ_AGREEMENT, "compared", "mismatches", "compared answers differ"),)
+
+
 @dataclass(frozen=True, slots=True)
 class Trip:
     """Why new is taken out.
@@ -99,12 +126,14 @@ class Trip:
         excursion: The evidence.
         threshold: What it exceeded.
         limit_s: Of latency: what was too slow.
+        figure: Of consistency: which.
     """
 
     signal: Signal
     excursion: Excursion
     threshold: float
     limit_s: float | None = None
+    figure: Figured = FIGURES[0]
 
     def reason(self) -> str:
         """In words, for the kill."""
@@ -118,7 +147,7 @@ class Trip:
                 f"({rate:.1f} %, allowed {100 * self.threshold:g} %)"
             ),
             Signal.CONSISTENCY: (
-                f"{found.k} of {found.n} compared answers differ ({rate:.3f} %, allowed {100 * self.threshold:g} %)"
+                f"{found.k} of {found.n} {self.figure.says} ({rate:.3f} %, allowed {100 * self.threshold:g} %)"
             ),
         }
         return f"{self.signal}: {said[self.signal]}"
@@ -152,8 +181,10 @@ class Guard:
         """
         self._errors = _rule(error_trigger(thresholds.error_rate), thresholds, detectors)
         self._latency = _rule(latency_trigger(), thresholds, detectors)
-        self._consistency = _rule(consistency_trigger(thresholds.consistency), thresholds, detectors)
-        self._all = (self._errors, self._latency, self._consistency)
+        self._consistency = {
+            each: _rule(consistency_trigger(thresholds.consistency), thresholds, detectors) for each in FIGURES
+        }
+        self._all = (self._errors, self._latency, *self._consistency.values())
         self._dispersion = Dispersion()
         self._first_at: float | None = None
         self._last_at = 0.0
@@ -188,8 +219,12 @@ class Guard:
             self._dispersion.learnt = learnt
 
     def scores(self) -> dict[str, float]:
-        """The evidence of each detector, 0-1."""
-        return {each.trigger.signal.value: each.evidence for each in self._all}
+        """The evidence for each signal, 0-1."""
+        scores: dict[str, float] = {}
+        for each in self._all:
+            signal = each.trigger.signal.value
+            scores[signal] = max(each.evidence, scores.get(signal, 0.0))
+        return scores
 
     def learn(self, counted: Counted) -> None:
         """Takes mirrored traffic, to learn how bursty errors are; not while requests are served, not while it holds."""
@@ -201,8 +236,7 @@ class Guard:
         self.learn(counted)
         self._errors.dispersion = self.dispersion
         self._errors.tick(counted.copied, counted.copied_errors, now)
-        self._consistency.tick(counted.compared, counted.mismatches, now)
-        self._has_compared |= counted.compared > 0
+        self._judge_consistency(counted, now, None)
         self._note_hold()
 
     def reset(self) -> None:
@@ -228,22 +262,28 @@ class Guard:
             self._last_at = now
             if self._first_at is None:
                 self._first_at = now
-        self._has_compared |= counted.compared > 0
         self._errors.dispersion = self.dispersion
-        trip = self._judge(self._errors, counted.n, counted.errors, now, mark)
+        found = self._errors.tick(counted.n, counted.errors, now, mark)
+        trip = None if found is None else Trip(Signal.ERRORS, found, self._errors.trigger.threshold)
         if trip is None and limit_s is not None and self._is_warm(now):
             found = self._latency.tick(counted.timed, counted.slow, now, mark)
             if found is not None and confirm(found):
                 trip = Trip(Signal.LATENCY, found, self._latency.trigger.threshold, limit_s)
-        if trip is None:
-            trip = self._judge(self._consistency, counted.compared, counted.mismatches, now, mark)
+        inconsistent = self._judge_consistency(counted, now, mark)
+        trip = trip or inconsistent
         self._note_hold()
         self.tripped = trip
         return trip
 
-    def _judge(self, detector: Rule, n: int, k: int, now: float, mark: object) -> Trip | None:
-        found = detector.tick(n, k, now, mark)
-        return None if found is None else Trip(detector.trigger.signal, found, detector.trigger.threshold)
+    def _judge_consistency(self, counted: Counted, now: float, mark: object) -> Trip | None:
+        trip = None
+        for figure, detector in self._consistency.items():
+            n, bad = getattr(counted, figure.n), getattr(counted, figure.bad)
+            self._has_compared |= n > 0
+            found = detector.tick(n, bad, now, mark)
+            if found is not None:
+                trip = trip or Trip(Signal.CONSISTENCY, found, detector.trigger.threshold, figure=figure)
+        return trip
 
     def _note_hold(self) -> None:
         self._is_held = self.evidence >= (_CLEAR if self._is_held else _HOLD)
