@@ -137,7 +137,9 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
     plan = snapshot.plans[name]
     counts = measured.operations.get(name, {})
     is_known = measured.window_s is not None
-    detector, why, evidence = _detector(plan, measured.guards.get(name, []))
+    guards = measured.guards.get(name, [])
+    detector, why, evidence = _detector(plan, guards)
+    told = guards[0] if guards else {}
     return OperationState(
         op_class=plan.operation.op_class.value,
         group=plan.operation.group,
@@ -150,6 +152,9 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
         detector=detector,
         why=why,
         evidence_percent=evidence,
+        dispersion=told.get("dispersion"),
+        limit_ms=told.get("limit_ms"),
+        baseline=told.get("baseline"),
         comparisons=comparison_counts(measured.totals, name),
         consistency=read_agreement(measured.totals, name),
         window_s=measured.window_s,

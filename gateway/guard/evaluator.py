@@ -72,6 +72,7 @@ class Evaluator:
         self._judged_at = around.clock()
         self._tending: asyncio.Task[None] | None = None
         self._tend_at = 0.0
+        self._gone: set[str] = set()
         self._has_recalled = False
         self._hot: set[str] = set()
         self._steps: deque[_Marks] = deque(maxlen=2)
@@ -114,7 +115,7 @@ class Evaluator:
         self._add_durations(said.histograms, answers)
         self._learn(due, now)
         self._judge({name: Counted(*counts) for name, counts in fresh.items()}, now)
-        await self._forget()
+        self._forget()
         self._tend(now)
         self._judged_at = now
 
@@ -203,8 +204,8 @@ class Evaluator:
             if watched.note(now, unix_s) and watched.baseline.limit_s is not None:
                 self._counting.limits[name] = watched.baseline.limit_s
 
-    async def _forget(self) -> None:
-        await self._hearing.forget()
+    def _forget(self) -> None:
+        self._gone.update(self._hearing.forget())
         if self._ticks % _CLEANED_EVERY == 0:
             processes = self._hearing.processes
             for watched in self._watched.values():
@@ -217,11 +218,14 @@ class Evaluator:
                 return
             task, self._tending = self._tending, None
             task.result()
-        if now >= self._tend_at:
+        if now >= self._tend_at or self._gone:
             self._tend_at = now + (_TEND_EVERY_S if self._has_recalled else _TEND_AGAIN_S)
             self._tending = asyncio.create_task(self._recall_or_keep())
 
     async def _recall_or_keep(self) -> None:
+        gone, self._gone = self._gone, set()
+        if gone:
+            await self._exchange.forget(gone)
         if self._has_recalled:
             await self._exchange.keep({name: watched.learnt() for name, watched in self._watched.items()})
             return

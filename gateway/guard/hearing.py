@@ -87,11 +87,9 @@ class Hearing:
         """Who was heard lately, this one included."""
         return {OWN, *self._others.processes}
 
-    async def forget(self) -> None:
-        """Forgets workers that are gone."""
-        gone = self._others.forget(self._clock())
-        if gone:
-            await self._exchange.forget(gone)
+    def forget(self) -> list[str]:
+        """Forgets workers that are gone, and names them; while nobody is heard, nobody is gone."""
+        return [] if self.is_alone else self._others.forget(self._clock())
 
     def close(self) -> None:
         """Waits for nobody any more."""
