@@ -103,6 +103,8 @@ def _side(side: SideDefinition) -> dict[str, Any]:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
+    from gateway.core.model import SERVER_ERRORS
+
     return {
         "class": operation.op_class.value,
         "group": operation.group,
@@ -112,6 +114,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "body_limit": operation.body_limit_bytes,
         "strict": operation.strict,
         "failure_codes": sorted(operation.failure_codes),
+        "failure_statuses": None if operation.failure_statuses == SERVER_ERRORS else sorted(operation.failure_statuses),
     }
 
 

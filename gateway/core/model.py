@@ -26,6 +26,9 @@ Headers = list[tuple[bytes, bytes]]
 
 _PLAIN_COMPARISON: Final = ComparisonRules()
 
+SERVER_ERRORS: Final = frozenset(range(500, 600))
+"""The statuses that blame a side where nothing else is said."""
+
 WINDOW: Final = "window"
 """The profile of the literal rule: more than a threshold within the last seconds."""
 
@@ -254,6 +257,7 @@ class Operation:
         body_limit_bytes: Largest request body.
         strict: Whether a killed read of a pending key is refused rather than answered stale.
         failure_codes: Problem codes in an answer that blame the side.
+        failure_statuses: Statuses of an answer that blame the side.
         comparison: How the answers of both sides are compared.
     """
 
@@ -266,6 +270,7 @@ class Operation:
     body_limit_bytes: int = 1 << 20
     strict: bool = False
     failure_codes: frozenset[str] = frozenset()
+    failure_statuses: frozenset[int] = SERVER_ERRORS
     comparison: ComparisonRules = _PLAIN_COMPARISON
 
 

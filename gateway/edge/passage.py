@@ -341,6 +341,8 @@ class Passage:
             # The loop's clock may lag behind ours, so that a little time seems to be left.
             return False
         plan = self._plan
+        if status is not None and not self._blames(status):
+            return False
         if (
             self.side is not Side.NEW
             or self._has_fallen_back
@@ -537,7 +539,7 @@ class Passage:
             headers: As the side sent them.
             length: As `UpstreamResponse.length`.
         """
-        if status >= SERVER_ERROR:
+        if self._blames(status):
             self._blamed = f"status {status}"
         elif self._plan is not None and self._plan.operation.failure_codes:
             self._listen(status, headers, self._plan.operation.failure_codes)
@@ -567,9 +569,14 @@ class Passage:
             if code is not None:
                 self._blamed = code
                 return Outcome.FAILURE
-        if status >= SERVER_ERROR:
+        if self._blames(status):
             return Outcome.FAILURE
         return Outcome.CLIENT_ERROR if status >= _CLIENT_ERROR else Outcome.OK
+
+    def _blames(self, status: int) -> bool:
+        """Whether an answer's status blames the side."""
+        plan = self._plan
+        return status in plan.operation.failure_statuses if plan is not None else status >= SERVER_ERROR
 
     def interim_fields(self, headers: Headers) -> Headers:
         """The fields of an interim answer for the client."""

@@ -136,6 +136,7 @@ class OperationShape(Shape):
     body_limit: Bytes = 1 << 20
     strict: bool = False
     failure_codes: list[str] = Field(default_factory=list)
+    failure_statuses: list[Annotated[int, Field(ge=400, le=599)]] | None = None
     compare: CompareShape = CompareShape()
 
 
