@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import add
+from operator import add, lt, sub
 from typing import Final
 
 from gateway.core.detect.guard import FIELDS
 from gateway.core.detect.reports import Report
-from gateway.core.histogram import Histogram
+from gateway.core.histogram import BUCKETS, Histogram
 
 BLIND_AFTER_S: Final = 2.0
 _FRESH: Final = 8
@@ -132,10 +132,10 @@ def _add(total: Fresh, operation: str, counts: Sequence[int], known: Sequence[in
     if len(counts) != _WIDTH or len(known) != _WIDTH:
         # It begins, or another version says fewer or more.
         counts, known = _widened(counts), _widened(known)
-    fresh = [after - before for after, before in zip(counts, known, strict=True)]
-    if min(fresh) < 0:
-        fresh = [max(0, count) for count in fresh]
-    mine[:] = map(add, mine, fresh)
+    if True in map(lt, counts, known):
+        # A process never counts down; whoever does it anyway takes nothing away from the others.
+        counts = list(map(max, counts, known))
+    mine[:] = map(add, mine, map(sub, counts, known))
 
 
 def _widened(counts: Sequence[int]) -> list[int]:
@@ -172,7 +172,8 @@ class Durations:
             said[source] = pairs
             if not is_past:
                 for bucket, fresh in _changes(before, pairs):
-                    total.counts[bucket] += fresh
+                    if bucket < BUCKETS:
+                        total.counts[bucket] += fresh
 
     def keep(self, processes: Collection[str]) -> None:
         """All others are gone; what they counted stays."""

@@ -191,7 +191,7 @@ class Detector:
     @property
     def evidence(self) -> float:
         """Of the best bet, as a share of the limit, 0-1."""
-        return max(bet.score for bet in self._bets) / self.limit
+        return 0.0 if self._is_quiet else max(bet.score for bet in self._bets) / self.limit
 
     def reset(self) -> None:
         """Forgets everything."""

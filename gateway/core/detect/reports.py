@@ -12,8 +12,6 @@ from itertools import chain
 from sys import byteorder
 from typing import Final
 
-from gateway.core.histogram import BUCKETS
-
 Signals = Mapping[str, Sequence[int]]
 """By operation the numbers of `guard.Counted`, in its order; cumulative. Another version may say fewer or more."""
 Hanging = Mapping[str, Sequence[int]]
@@ -96,7 +94,7 @@ def packed(sources: Mapping[str, Sequence[int]]) -> bytes:
 
 
 def unpacked(data: bytes) -> dict[str, Sequence[int]] | None:
-    """Reads what `packed` wrote; None: it is nothing of the kind."""
+    """Reads what `packed` wrote; None: it is nothing of the kind. Buckets are not looked at: there are many of them."""
     numbers = array("Q")
     if len(data) % numbers.itemsize:
         return None
@@ -108,7 +106,7 @@ def unpacked(data: bytes) -> dict[str, Sequence[int]] | None:
     for source in SOURCES:
         size = numbers[at] if at < len(numbers) else 0
         pairs = numbers[at + 1 : at + 1 + size]
-        if size % 2 or len(pairs) != size or (size and max(pairs[::2]) >= BUCKETS):
+        if size % 2 or len(pairs) != size:
             return None
         if size:
             found[source] = pairs

@@ -83,6 +83,18 @@ def test_durations_of_all_are_added_and_stay_when_one_leaves() -> None:
     assert durations.old.total == 4
 
 
+def test_a_bucket_that_does_not_exist_counts_nothing() -> None:
+    durations = Durations()
+    durations.take("own", {"new": [352, 4, 351, 1], "elsewhere": [1, 1]}, is_own=True)
+    assert durations.new.total == 1
+
+
+def test_who_counts_down_takes_nothing_away() -> None:
+    merge = Merge()
+    merge.take({"one": said(9, 50), "two": said(9, 50)}, 0.0)
+    assert taken(merge, 0.25, one=said(10, 40), two=said(10, 57)) == 7
+
+
 @given(st.lists(st.tuples(st.sampled_from(["one", "two"]), st.integers(0, 351), st.integers(0, 9)), max_size=40))
 def test_sums_never_shrink(steps: list[tuple[str, int, int]]) -> None:
     durations, counts = Durations(), dict[tuple[str, int], int]()
