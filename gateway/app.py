@@ -58,6 +58,7 @@ from gateway.upstream import EjectionLimits, SideUpstream, UpstreamLimits
 _INCARNATION_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
 _SHADOW_S: Final = 0.5
+_CHECKED_S: Final = 1.0
 _GUARD_PAUSE_S: Final = 1.0
 _RECORD_BYTES: Final = 6
 
@@ -227,7 +228,8 @@ class DataPlane:
             self._drill_switched,
         )
         self.state.feed.subscribe(self._drill.policy_changed)
-        self._plane.floor = AbsenceFloor(time.monotonic, tripper.trip_all)
+        self._floor = AbsenceFloor(time.monotonic, tripper.trip_all)
+        self._plane.floor = self._floor
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
         self.server = EdgeServer(
@@ -247,6 +249,7 @@ class DataPlane:
         await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in upstreams))
         self._tasks = [asyncio.create_task(self._follow_shadow()), asyncio.create_task(self._guard())]
         self._tasks.append(asyncio.create_task(self._drill.run()))
+        self._tasks.append(asyncio.create_task(self._look_at_checks()))
 
     async def reload(self) -> bool:
         """Reads the certificate and the migration file again. What is broken stays as it was; False then."""
@@ -342,6 +345,13 @@ class DataPlane:
             except Exception:
                 _log.exception("guard_failed")
                 await asyncio.sleep(_GUARD_PAUSE_S)
+
+    async def _look_at_checks(self) -> None:
+        """Tells the floor what health checks say of new, where all of its instances fail them."""
+        while True:
+            await asyncio.sleep(_CHECKED_S)
+            if self._upstreams[Side.NEW].stats().unwell == len(self._definition.sides[Side.NEW].instances):
+                self._floor.unwell()
 
     def _drill_switched(self, order: DrillOrder | None) -> None:
         """A fault begins, or none is on any more."""

@@ -199,7 +199,10 @@ class Evaluator:
     def _learn(self, due: Iterable[str], now: float) -> None:
         unix_s = self._around.unix()
         for name in due:
-            watched = self._watched[name]
+            watched = self._watched.get(name)
+            if watched is None:
+                # Another definition came meanwhile.
+                continue
             watched.merges += 1
             if watched.note(now, unix_s) and watched.baseline.limit_s is not None:
                 self._counting.limits[name] = watched.baseline.limit_s

@@ -245,13 +245,14 @@ class Traffic:
         """Goes on; stops at a trip, and returns after how many seconds it came."""
         begun = self._world.clock.now
         while self._world.clock.now - begun < seconds:
-            self._advance(self._world.clock.now + TICK_S)
+            self.advance(self._world.clock.now + TICK_S)
             await self._world.tick()
             if self._world.causes:
                 return self._world.clock.now - begun
         return None
 
-    def _advance(self, end: float) -> None:
+    def advance(self, end: float) -> None:
+        """Lets begin and end what does until then; the clock is not turned."""
         world, pace, rng = self._world, self._pace, self._rng
         waiting = {Side.NEW: world.on_new, Side.OLD: world.on_old}
         for side in Side:

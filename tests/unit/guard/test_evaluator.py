@@ -8,7 +8,8 @@ import pytest
 
 from gateway.core.detect.guard import POOLED
 from gateway.core.model import LatchKind, Side, Stage, Writes
-from tests.unit.guard.scene import Board, HandClock, world
+from gateway.core.outcome import Outcome
+from tests.unit.guard.scene import Board, HandClock, World, world
 
 
 async def test_failures_take_new_out_at_once() -> None:
@@ -34,10 +35,7 @@ async def test_what_another_worker_sees_counts_here() -> None:
 # --- silence -------------------------------------------------------------------------------------------------------
 
 
-async def learn_slow(found: object, name: str = "a") -> None:
-    from tests.unit.guard.scene import World
-
-    assert isinstance(found, World)
+async def learn_slow(found: World, name: str = "a") -> None:
     for _ in range(4 * 30):
         found.answers(Side.OLD, 20, 30.0, name=name)
         found.answers(Side.NEW, 1, 30.0, name=name)
@@ -272,11 +270,7 @@ async def test_it_says_how_many_more_requests_it_needs() -> None:
 # --- mirrored reads, and what outlives a restart -------------------------------------------------------------------
 
 
-def mirrored(found: object, count: int, failed: int = 0) -> None:
-    from gateway.core.outcome import Outcome
-    from tests.unit.guard.scene import World
-
-    assert isinstance(found, World)
+def mirrored(found: World, count: int, failed: int = 0) -> None:
     for number in range(count):
         outcome = Outcome.FAILURE if number < failed else Outcome.OK
         found.counters.mirror_answered("a", Side.NEW, outcome, 0.05)
@@ -316,8 +310,6 @@ async def test_burstiness_is_learnt_from_mirrored_reads_and_outlives_a_restart()
 
 
 async def test_what_old_answers_to_copies_is_a_baseline_where_it_serves_nobody() -> None:
-    from gateway.core.outcome import Outcome
-
     found = world("a", "b", percent=100)
     for _ in range(4 * 60):
         found.answers(Side.NEW, 20)

@@ -25,3 +25,31 @@ def test_ten_absences_in_a_row_are_too_many_and_are_said_once_a_second() -> None
     for _ in range(10):
         floor.absent()
     assert len(causes) == 2
+
+
+def test_health_checks_count_once_a_request_was_lost() -> None:
+    now, causes = [0.0], list[Cause]()
+    floor = AbsenceFloor(lambda: now[0], causes.append)
+    for _ in range(100):
+        now[0] += 1
+        floor.unwell()
+    assert causes == []
+    floor.absent()
+    for _ in range(8):
+        now[0] += 1
+        floor.unwell()
+    assert causes == []
+    now[0] += 1
+    floor.unwell()
+    assert [cause.signal for cause in causes] == ["absence"]
+
+
+def test_an_answer_is_worth_more_than_any_check() -> None:
+    now, causes = [0.0], list[Cause]()
+    floor = AbsenceFloor(lambda: now[0], causes.append)
+    floor.absent()
+    floor.answered()
+    for _ in range(100):
+        now[0] += 1
+        floor.unwell()
+    assert causes == []

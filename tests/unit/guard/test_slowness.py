@@ -68,7 +68,7 @@ async def pair(seconds: float) -> tuple[World, World, Traffic, Traffic]:
 async def together(one: World, other: World, *load: Traffic) -> None:
     clock = one.clock
     for traffic in load:
-        traffic._advance(clock.now + 0.25)
+        traffic.advance(clock.now + 0.25)
     clock.now += 0.25
     await one.evaluator.tick()
     await other.evaluator.tick()
