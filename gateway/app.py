@@ -33,9 +33,9 @@ from gateway.edge.protocol import EdgeProtocol
 from gateway.edge.server import DrainSettings, EdgeServer
 from gateway.edge.tls import PortTls
 from gateway.errors import CertificateError, CrossfadeError
-from gateway.guard.evaluator import Evaluator, Heard
+from gateway.guard.evaluator import Evaluator
 from gateway.guard.floor import AbsenceFloor
-from gateway.guard.merging import Histograms, Signals
+from gateway.guard.ports import Surroundings
 from gateway.guard.tripping import Sources, Tripper
 from gateway.parts import Parts, read_secret
 from gateway.ports import Upstream
@@ -60,6 +60,7 @@ from gateway.upstream import EjectionLimits, SideUpstream, UpstreamLimits
 _INCARNATION_BYTES: Final = 8
 _SECRET_BYTES: Final = 32
 _SHADOW_S: Final = 0.5
+_CHECKED_S: Final = 1.0
 _GUARD_PAUSE_S: Final = 1.0
 _RECORD_BYTES: Final = 6
 _STILL_DRILLED_S: Final = 2.0
@@ -216,11 +217,15 @@ class DataPlane:
         self._evaluator = Evaluator(
             definition,
             self._counters,
-            _Exchange(self._signals),
-            lambda: self.state.feed.current,
-            self._plane.on_new,
+            self._signals,
+            Surroundings(
+                snapshot=lambda: self.state.feed.current,
+                on_new=self._plane.on_new,
+                on_old=self._plane.on_old,
+                clock=time.monotonic,
+                unix=time.time,
+            ),
             tripper.trip,
-            time.monotonic,
         )
         drills = DrillStore(self.state.redis, definition.migration)
         self._drill = DrillFollower(
@@ -229,7 +234,8 @@ class DataPlane:
         self.state.feed.subscribe(self._drill.policy_changed)
         self.state.feed.subscribe(tripper.policy_changed)
         self._drilled_until: asyncio.TimerHandle | None = None
-        self._plane.floor = AbsenceFloor(time.monotonic, tripper.trip_all)
+        self._floor = AbsenceFloor(time.monotonic, tripper.trip_all)
+        self._plane.floor = self._floor
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
         self.server = EdgeServer(
@@ -249,6 +255,7 @@ class DataPlane:
         await asyncio.gather(self.state.feed.start(), *(upstream.start() for upstream in upstreams))
         self._tasks = [asyncio.create_task(self._follow_shadow()), asyncio.create_task(self._guard())]
         self._tasks.append(asyncio.create_task(self._drill.run()))
+        self._tasks.append(asyncio.create_task(self._look_at_checks()))
 
     async def reload(self) -> bool:
         """Reads the certificate and the migration file again. What is broken stays as it was; False then."""
@@ -347,6 +354,13 @@ class DataPlane:
                 _log.exception("guard_failed")
                 await asyncio.sleep(_GUARD_PAUSE_S)
 
+    async def _look_at_checks(self) -> None:
+        """Tells the floor what health checks say of new, where all of its instances fail them."""
+        while True:
+            await asyncio.sleep(_CHECKED_S)
+            if self._upstreams[Side.NEW].stats().unwell == len(self._definition.sides[Side.NEW].instances):
+                self._floor.unwell()
+
     def _drill_switched(self, order: DrillOrder | None) -> None:
         """A fault begins, or none is on any more."""
         self._plane.drill = self._drill if order is not None else None
@@ -430,19 +444,6 @@ class _Evidence:
             return True
         # One that was taken for confirmed, without a suspicion of its own.
         return found.finding is Finding.MISMATCH and found.operation == self._counters.drilled
-
-
-class _Exchange:
-    """The signals of all workers, in the shape that the guard asks for."""
-
-    def __init__(self, store: SignalStore) -> None:
-        self._store = store
-        self.forget = store.forget
-
-    async def swap(self, signals: Signals, histograms: Histograms | None) -> Heard | None:
-        """See `gateway.guard.evaluator.Exchange`."""
-        answer = await self._store.swap(dict(signals), histograms)
-        return None if answer is None else Heard(*answer)
 
 
 def _versions(definition: Definition, relaxed: Mapping[str, Mapping[str, Relax]]) -> dict[str, str]:

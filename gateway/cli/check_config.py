@@ -82,6 +82,9 @@ def _document(loaded: LoadedMigration) -> dict[str, Any]:
             "error_rate": definition.thresholds.error_rate,
             "p95_ratio": definition.thresholds.p95_ratio,
             "consistency": definition.thresholds.consistency,
+            "profile": definition.thresholds.profile,
+            "window_s": definition.thresholds.window_s,
+            "min_samples": definition.thresholds.min_samples,
         },
         "steps_percent": [percent_of(step) for step in definition.steps],
         "warnings": list(loaded.warnings),
@@ -100,6 +103,8 @@ def _side(side: SideDefinition) -> dict[str, Any]:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
+    from gateway.core.model import SERVER_ERRORS
+
     return {
         "class": operation.op_class.value,
         "group": operation.group,
@@ -109,6 +114,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "body_limit": operation.body_limit_bytes,
         "strict": operation.strict,
         "failure_codes": sorted(operation.failure_codes),
+        "failure_statuses": None if operation.failure_statuses == SERVER_ERRORS else sorted(operation.failure_statuses),
     }
 
 

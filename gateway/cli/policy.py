@@ -58,10 +58,16 @@ _KINDS: Final = {"operation": "operations", "group": "groups"}
 
 @asks_control
 def share_command(
-    control: Control, target: Target, percent: PercentArgument, reason: ReasonOption, epoch: EpochOption = None
+    control: Control,
+    target: Target,
+    percent: PercentArgument,
+    reason: ReasonOption,
+    skip: Annotated[bool, typer.Option("--skip", help="Although a detector holds; approvers only.")] = False,
+    epoch: EpochOption = None,
 ) -> Shown:
     """Set the share of keys that new answers. Acts in stage live."""
-    return _move(control, target, {"percent": percent, "reason": reason}, epoch)
+    body: Document = {"percent": percent, "reason": reason}
+    return _move(control, target, {**body, "skip": True} if skip else body, epoch)
 
 
 @asks_control

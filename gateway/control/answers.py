@@ -73,7 +73,11 @@ class SideState(Answer):
 
 
 class OperationState(Answer):
-    """An operation."""
+    """An operation.
+
+    `dispersion` is by how much evidence of errors is divided (1-10), `limit_ms` what is too slow for new, `baseline`
+    what that comes from.
+    """
 
     op_class: Literal["read", "write"] = Field(alias="class")
     group: str
@@ -86,6 +90,9 @@ class OperationState(Answer):
     detector: Literal["armed", "not_armed", "no_data", "hold", "tripped"]
     why: str | None
     evidence_percent: Number | None
+    dispersion: float | None = None
+    limit_ms: float | None = None
+    baseline: Literal["served", "copied", "reference", "kept"] | None = None
     comparisons: Comparisons
     consistency: float | None
     window_s: float | None

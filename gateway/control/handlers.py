@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -48,7 +48,15 @@ from gateway.control.ports import (
     Tokens,
 )
 from gateway.control.problems import Code, Refused, invalid, unavailable
-from gateway.control.status import Measured, group_state, kill_state, operation_state, status_of, worker_states
+from gateway.control.status import (
+    Measured,
+    group_state,
+    holds_of,
+    kill_state,
+    operation_state,
+    status_of,
+    worker_states,
+)
 from gateway.control.wishes import complete_wishes
 from gateway.core.file_changes import difference
 from gateway.core.model import OperationClass, Scope
@@ -141,7 +149,7 @@ class Handlers:
         snapshot = self.acts.snapshot()
         workers = worker_states(parts.counters.live, time.time())
         status = status_of(snapshot, parts.feed.status(), self._measured(), parts.feed.held_break_glass, workers)
-        return _answer(call, status.model_copy(update={"notes": list(parts.notes())}), snapshot.epoch)
+        return _answer(call, status.model_copy(update={"notes": [*parts.notes(), *status.notes]}), snapshot.epoch)
 
     async def explain(self, call: Call) -> Response:
         """Which side a key goes to."""
@@ -236,14 +244,14 @@ class Handlers:
     async def change_operation(self, call: Call) -> Response:
         """Moves one operation."""
         name = call.path["operation"]
-        outcome = await move_operation(self.acts, call.order, name, call.read(ChangeBody))
+        outcome = await move_operation(self.acts, call.order, name, call.read(ChangeBody), self._holds())
         state = operation_state(outcome.snapshot, name, self._measured()).document()
         return _changed(call, answers.ChangedOperation, outcome, {**state, "name": name})
 
     async def change_group(self, call: Call) -> Response:
         """Moves a group."""
         name = call.path["group"]
-        outcome = await move_group(self.acts, call.order, name, call.read(ChangeBody))
+        outcome = await move_group(self.acts, call.order, name, call.read(ChangeBody), self._holds())
         state = group_state(outcome.snapshot, name).document()
         return _changed(call, answers.ChangedGroup, outcome, {**state, "name": name})
 
@@ -272,7 +280,7 @@ class Handlers:
         if body.restore:
             outcome = await restore(self.acts, call.order, body.reason or "")
         else:
-            outcome = await apply_wishes(self.acts, call.order, body)
+            outcome = await apply_wishes(self.acts, call.order, body, self._holds())
         return _changed(call, answers.Applied, outcome, {"dry_run": body.dry_run})
 
     # --- comparisons -----------------------------------------------------------------------------------------------
@@ -441,6 +449,9 @@ class Handlers:
         epoch = outcome.snapshot.epoch
         done = answers.Incident(epoch=epoch, killed=True, scope=rules.scope, reason=latch.reason)
         return _answer(call, done, epoch)
+
+    def _holds(self) -> Mapping[str, str]:
+        return holds_of(self._parts.counters.live, time.time())
 
     def _measured(self) -> Measured:
         counters = self._parts.counters

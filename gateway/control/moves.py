@@ -6,7 +6,9 @@ Every function raises `Refused`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
 
 from gateway.control.acts import Acts, Order, Outcome, Step
 from gateway.control.bodies import ApplyBody, ChangeBody
@@ -18,49 +20,63 @@ from gateway.core.changes import Change, Changed, change_group, change_operation
 from gateway.core.file_changes import apply_file
 from gateway.core.model import Definition, Policy
 from gateway.core.roles import Role
+from gateway.core.rules import Delta, check_holds
 from gateway.core.snapshot import settled_policies
 from gateway.core.stages import rank
 from gateway.errors import RestoreRefusedError
 
+Holds = Mapping[str, str]
+"""What detectors warn of, by operation; see `core.rules.check_holds`."""
+_NO_HOLDS: Final[Holds] = {}
 
-async def move_operation(acts: Acts, order: Order, name: str, body: ChangeBody) -> Outcome:
+
+async def move_operation(acts: Acts, order: Order, name: str, body: ChangeBody, holds: Holds = _NO_HOLDS) -> Outcome:
     """Moves one operation."""
     definition = acts.snapshot().definition
     if name not in definition.operations:
         raise Refused(Code.UNKNOWN_OPERATION, f"there is no operation {name[:80]!r}; crossfade status lists them")
-    return await _change(acts, order, name, [name], body, change_operation)
+    return await _change(acts, order, _Target(name, [name], change_operation), body, holds)
 
 
-async def move_group(acts: Acts, order: Order, name: str, body: ChangeBody) -> Outcome:
+async def move_group(acts: Acts, order: Order, name: str, body: ChangeBody, holds: Holds = _NO_HOLDS) -> Outcome:
     """Moves every operation of a group."""
     definition = acts.snapshot().definition
     if name not in definition.groups or definition.groups[name].implicit:
         raise Refused(Code.UNKNOWN_GROUP, f"there is no group {name[:80]!r}; crossfade status lists them")
-    return await _change(acts, order, name, definition.groups[name].operations, body, change_group)
+    target = _Target(name, definition.groups[name].operations, change_group)
+    return await _change(acts, order, target, body, holds)
 
 
-async def _change(
-    acts: Acts,
-    order: Order,
-    target: str,
-    members: Iterable[str],
-    body: ChangeBody,
-    rule: Callable[[Definition, Policy, str, Change], Changed],
-) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What is moved: its name, the operations under it, and how."""
+
+    name: str
+    members: Iterable[str]
+    rule: Callable[[Definition, Policy, str, Change], Changed]
+
+
+async def _change(acts: Acts, order: Order, target: _Target, body: ChangeBody, holds: Holds) -> Outcome:
     change = Change(body.stage, body.percent, body.mirror_percent, body.dual_percent, body.skip)
     action = "stage" if body.stage is not None else "share" if body.percent is not None else "mirror"
 
     async def decide(definition: Definition, policy: Policy) -> Step:
-        entry = acts.entry(order, action, target, body.reason or "")
-        await acts.require_role(order, _role_for(definition, policy, members, change), entry)
-        changed = rule(definition, policy, target, change)
+        entry = acts.entry(order, action, target.name, body.reason or "")
+        await acts.require_role(order, _role_for(definition, policy, target.members, change), entry)
+        changed = target.rule(definition, policy, target.name, change)
         await acts.require_role(order, changed.role, entry)
-        return Step(changed.policy, dict(changed.fields), entry)
+        passed_over = check_holds(definition, policy, changed.policy, holds, skip=change.skip)
+        return Step(changed.policy, _fields(changed, passed_over), entry)
 
     return await acts.swap(order, decide)
 
 
-async def apply_wishes(acts: Acts, order: Order, body: ApplyBody) -> Outcome:
+def _fields(changed: Changed, passed_over: str | None) -> dict[str, Delta]:
+    """What changes; that a warning was passed over is told with it, in the answer and in the audit."""
+    return dict(changed.fields) if passed_over is None else {**changed.fields, "detector_hold": (passed_over, "skip")}
+
+
+async def apply_wishes(acts: Acts, order: Order, body: ApplyBody, holds: Holds) -> Outcome:
     """Makes a file's policy current, or tells what that would change."""
     assert body.policy is not None
     wished = body.policy
@@ -69,8 +85,10 @@ async def apply_wishes(acts: Acts, order: Order, body: ApplyBody) -> Outcome:
         wishes = complete_wishes(definition, policy, wishes_of(definition, wished))
         check_wishes(definition, policy, wishes)
         changed = apply_file(definition, policy, wishes, skip=body.skip)
+        passed_over = check_holds(definition, policy, changed.policy, holds, skip=body.skip)
         entry = acts.entry(order, "apply", definition.migration, body.reason or "")
-        return Step(changed.policy, flatten(gather(definition, unflatten(changed.fields))), entry)
+        gathered = replace(changed, fields=flatten(gather(definition, unflatten(changed.fields))))
+        return Step(changed.policy, _fields(gathered, passed_over), entry)
 
     return await acts.swap(order, decide, dry_run=body.dry_run)
 

@@ -19,6 +19,7 @@ from gateway.control.comparisons import comparison_counts, read_agreement
 from gateway.control.ports import Counters
 from gateway.core.compare.tallies import Recent
 from gateway.core.counts import Counts, share_of_new
+from gateway.core.detect.guard import POOLED
 from gateway.core.feed_status import FeedStatus
 from gateway.core.histogram import Histogram
 from gateway.core.model import Group, GroupPolicy, Latch, LatchKind, OperationClass, Stage, Writes
@@ -31,6 +32,8 @@ _ANSWERED: Final = (Outcome.OK, Outcome.CLIENT_ERROR, Outcome.FAILURE)
 """Outcomes that say something about a side; a client that left blames nobody."""
 _STATES: Final = ("tripped", "hold", "not_armed", "armed", "no_data")
 """What is said where workers differ: the first that one of them says."""
+
+_FRESH_S: Final = 5.0
 
 DetectorWord = Literal["armed", "not_armed", "no_data", "hold", "tripped"]
 
@@ -92,7 +95,7 @@ def status_of(
         policy_age_s=None if feed.age_s is None else round(feed.age_s, 3),
         definition=snapshot.definition.digest,
         break_glass=sorted(map(str, break_glass)),
-        notes=[],
+        notes=_notes(measured.guards.get(POOLED, [])),
         kills=[kill_state(snapshot, latch) for _, latch in sorted(snapshot.latches.items())],
         groups={name: group_state(snapshot, name) for name in explicit_groups(snapshot)},
         operations={name: operation_state(snapshot, name, measured) for name in snapshot.plans},
@@ -153,7 +156,9 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
     plan = snapshot.plans[name]
     counts = measured.operations.get(name, {})
     is_known = measured.window_s is not None
-    detector, why, evidence = _detector(plan, measured.guards.get(name, []))
+    guards = measured.guards.get(name, [])
+    detector, why, evidence = _detector(plan, guards)
+    told = guards[0] if guards else {}
     return OperationState(
         op_class=plan.operation.op_class.value,
         group=plan.operation.group,
@@ -168,6 +173,9 @@ def operation_state(snapshot: Snapshot, name: str, measured: Measured) -> Operat
         evidence_percent=evidence,
         comparisons=comparison_counts(measured.totals, name, measured.suspected(name)),
         consistency=read_agreement(measured.agreement.get(name, Recent())),
+        dispersion=told.get("dispersion"),
+        limit_ms=told.get("limit_ms"),
+        baseline=told.get("baseline"),
         window_s=measured.window_s,
         sides={side: _side_state(counts.get(side, {})) if is_known else SideState() for side in ("old", "new")},
     )
@@ -181,6 +189,32 @@ def _detector(plan: Plan, guards: list[Mapping[str, Any]]) -> tuple[DetectorWord
         return "no_data", "no worker has said anything yet", None
     first = min(guards, key=lambda guard: _STATES.index(guard["state"]))
     return first["state"], first["why"], max(guard["evidence_percent"] for guard in guards)
+
+
+def _notes(guards: list[Mapping[str, Any]]) -> list[str]:
+    """What the detectors of all operations together say, where that needs a word."""
+    if not guards:
+        return []
+    first = min(guards, key=lambda guard: _STATES.index(guard["state"]))
+    if first["state"] in ("hold", "tripped", "not_armed"):
+        return [f"detectors of all operations together: {first['state']}: {first['why']}"]
+    return []
+
+
+def holds_of(live: Mapping[str, Mapping[str, Any]], unix_now: float) -> dict[str, str]:
+    """What detectors warn of, by operation; `(all)` for all together. One worker that does is enough.
+
+    Args:
+        live: The latest report of each worker.
+        unix_now: Unix seconds; what a worker said long ago is no warning.
+    """
+    return {
+        name: str(guard["why"])
+        for blob in live.values()
+        if unix_now - blob.get("at", 0) < _FRESH_S
+        for name, guard in blob.get("guards", {}).items()
+        if guard["state"] == "hold"
+    }
 
 
 def _actual_percent(sides: Mapping[str, Any]) -> Number | None:

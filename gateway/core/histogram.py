@@ -51,6 +51,10 @@ class Histogram:
                 histogram.counts[int(bucket)] = count
         return histogram
 
+    def copy(self) -> Histogram:
+        """As it is now."""
+        return Histogram(self.counts)
+
     @property
     def total(self) -> int:
         """How many durations were recorded."""

@@ -27,6 +27,12 @@ Headers = list[tuple[bytes, bytes]]
 
 _PLAIN_COMPARISON: Final = ComparisonRules()
 
+SERVER_ERRORS: Final = frozenset(range(500, 600))
+"""The statuses that blame a side where nothing else is said."""
+
+WINDOW: Final = "window"
+"""The profile of the literal rule: more than a threshold within the last seconds."""
+
 PPM_ALL = Ppm(1_000_000)
 PPM_NONE = Ppm(0)
 
@@ -252,6 +258,7 @@ class Operation:
         body_limit_bytes: Largest request body.
         strict: Whether a killed read of a pending key is refused rather than answered stale.
         failure_codes: Problem codes in an answer that blame the side.
+        failure_statuses: Statuses of an answer that blame the side.
         comparison: How the answers of both sides are compared.
         safety_net: Whether a read that new fails may be asked of old, where both work on one store.
     """
@@ -265,6 +272,7 @@ class Operation:
     body_limit_bytes: int = 1 << 20
     strict: bool = False
     failure_codes: frozenset[str] = frozenset()
+    failure_statuses: frozenset[int] = SERVER_ERRORS
     comparison: ComparisonRules = _PLAIN_COMPARISON
     safety_net: bool = True
 
@@ -281,12 +289,23 @@ class DefaultRoute:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Where a detector trips, and how sure it wants to be (`core.detect.cusum.PROFILES`)."""
+    """Where a detector trips, and how sure it wants to be (`core.detect.cusum.PROFILES`, or `window`).
+
+    Attributes:
+        error_rate: Share of failures.
+        p95_ratio: P95 of new over that of old.
+        consistency: Share of compared answers that agree.
+        profile: Its name.
+        window_s: Of the profile `window`.
+        min_samples: Requests that such a window must hold.
+    """
 
     error_rate: float = 0.05
     p95_ratio: float = 2.0
     consistency: float = 0.9999
     profile: str = "balanced"
+    window_s: float = 60.0
+    min_samples: int = 200
 
 
 @dataclass(frozen=True, slots=True)

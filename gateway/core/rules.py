@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from gateway.core.detect.guard import POOLED
 from gateway.core.model import (
     Definition,
     Group,
@@ -158,6 +159,43 @@ def check_together(
                 legal=f"crossfade rearm {killed[0]} --reason …",
             )
     return after, bool(forward)
+
+
+def check_holds(
+    definition: Definition, before: Policy, after: Policy, holds: Mapping[str, str], *, skip: bool
+) -> str | None:
+    """Holds a move against what detectors warn of: nothing more goes to new meanwhile. Less always may.
+
+    Args:
+        definition: From the file.
+        before: The policy before.
+        after: And after.
+        holds: By operation, or `core.detect.guard.POOLED` for all: what a detector says.
+        skip: It was asked for anyway, by whoever may.
+
+    Returns:
+        What was passed over, or None.
+
+    Raises:
+        RuleViolation: A detector holds, and the move sends more to new.
+    """
+    was, will_be = standings(definition, before), settled_policies(definition, after)
+    for name, standing in was.items():
+        if progress(will_be[name]) <= progress(standing.at):
+            continue
+        why = holds.get(name) or holds.get(POOLED)
+        if why is None:
+            continue
+        if skip:
+            return f"{name}: {why}"
+        is_step = will_be[name].stage is not standing.at.stage
+        command = standing.step_to((will_be[name].stage,), skip=True) if is_step else None
+        raise RuleViolation(
+            "detector_hold",
+            f"{name}: a detector holds ({why}); wait until it clears, or an approver says skip",
+            legal=command or standing.share_of(will_be[name].percent).replace(" --reason", " --skip --reason"),
+        )
+    return None
 
 
 def kills_of(definition: Definition, policy: Policy, operations: Iterable[str]) -> list[Scope]:

@@ -355,6 +355,8 @@ class Passage:
             # The loop's clock may lag behind ours, so that a little time seems to be left.
             return False
         plan = self._plan
+        if status is not None and not self._blames(status):
+            return False
         if (
             self.side is not Side.NEW
             or self._has_fallen_back
@@ -431,16 +433,20 @@ class Passage:
         assert self.side is not None
         op_class = plan.operation.op_class if plan is not None else snapshot.definition.default.op_class
         is_read = op_class is OperationClass.READ
-        on_new = self._plane.on_new
+        on_new, on_old = self._plane.on_new, self._plane.on_old
         # From here on it is the side's time; what a client took to send its body was its own.
         self.began = self._plane.clock.monotonic()
         self._client_s, self._first_at, self.has_begun = 0.0, None, False
         self._status, self._is_failed, self._is_stream = 0, False, False
         if self.side is Side.NEW:
             on_new.add(self)
-        elif on_new:
-            # It was decided for new before.
-            on_new.discard(self)
+            if on_old:
+                # It may have been decided for the other side before.
+                on_old.discard(self)
+        else:
+            on_old.add(self)
+            if on_new:
+                on_new.discard(self)
         host, fallback_host = snapshot.hosts[self.side]
         hop = Hop(
             peer=arrival.peer.encode() or b"unknown",
@@ -567,10 +573,11 @@ class Passage:
         """Begins to listen to an answer: whether it says a failure, and, of a stream, when its first event comes."""
         self._listener = None
         self._status = status
-        if status >= SERVER_ERROR:
-            self._blamed = f"status {status}"
-            return
         plan = self._plan
+        if self._blames(status):
+            self._blamed = f"status {status}"
+            self._is_failed = True
+            return
         if plan is not None and plan.operation.failure_codes and is_listened_to(status, is_mcp=self._is_mcp):
             self._listener = Listener(status, headers, plan.operation.failure_codes, is_mcp=self._is_mcp)
 
@@ -587,8 +594,9 @@ class Passage:
             self._listener.hear(data)
         if self._is_stream and self._first_at is None:
             self._first_at = self._plane.clock.monotonic()
-            # How long it goes on says nothing about new.
+            # How long it goes on says nothing about the side.
             self._plane.on_new.discard(self)
+            self._plane.on_old.discard(self)
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -600,8 +608,6 @@ class Passage:
 
     def has_failed(self) -> bool:
         """Whether the answer, which is complete, is a failure of the side's."""
-        if self._status >= SERVER_ERROR:
-            return True
         if self._listener is not None:
             code, self._listener = self._listener.failure(), None
             if code is not None:
@@ -614,6 +620,11 @@ class Passage:
         if self.has_failed():
             return Outcome.FAILURE
         return Outcome.CLIENT_ERROR if self._status >= _CLIENT_ERROR else Outcome.OK
+
+    def _blames(self, status: int) -> bool:
+        """Whether an answer's status blames the side."""
+        plan = self._plan
+        return status in plan.operation.failure_statuses if plan is not None else status >= SERVER_ERROR
 
     def interim_fields(self, headers: Headers) -> Headers:
         """The fields of an interim answer for the client."""
@@ -700,6 +711,8 @@ class Passage:
             plane.on_new.discard(self)
             if outcome in _ANSWERED and plane.floor is not None:
                 plane.floor.answered()
+        else:
+            plane.on_old.discard(self)
         self._observe(outcome, plane.clock.monotonic())
 
     def _observe(self, outcome: Outcome, now: float) -> None:

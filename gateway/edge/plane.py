@@ -104,11 +104,24 @@ class Plane:
         shadow: Mirrors reads; None: nobody does.
         in_flight: Requests being carried.
         on_new: Of them, those that wait for new.
+        on_old: Likewise for old.
         floor: Hears at once of answers and absences of new, or None.
         drill: Stands in the way of new, or None.
     """
 
-    __slots__ = ("clock", "drill", "floor", "in_flight", "observer", "on_new", "settings", "shadow", "sides", "source")
+    __slots__ = (
+        "clock",
+        "drill",
+        "floor",
+        "in_flight",
+        "observer",
+        "on_new",
+        "on_old",
+        "settings",
+        "shadow",
+        "sides",
+        "source",
+    )
 
     def __init__(
         self,
@@ -127,5 +140,6 @@ class Plane:
         self.shadow = shadow
         self.in_flight = 0
         self.on_new: set[OnNew] = set()
+        self.on_old: set[OnNew] = set()
         self.floor: Floor | None = None
         self.drill: Drilled | None = None

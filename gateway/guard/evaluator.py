@@ -1,174 +1,44 @@
 """The loop that judges: four times a second on every worker, with no leader to fail; the first to trip wins.
 
-What it decides is done here before any network call. Where Redis is away it judges what this worker sees alone.
+What it decides is done here before any network call. What this worker counted comes from its own counters; where Redis
+is away, or late, that alone is judged, and what the others said is added when it comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 
-import structlog
-
-from gateway.core.detect.cusum import PROFILES, Excursion
-from gateway.core.detect.floors import Silence
-from gateway.core.detect.guard import Counted, Guard, GuardState, Trip
-from gateway.core.detect.latency import Baseline, Concurrent, is_confirmed
+from gateway.core.detect.cusum import Excursion
+from gateway.core.detect.guard import FIELDS, NOTHING, POOLED, Counted, Guard, Trip
+from gateway.core.detect.latency import Baseline, Concurrent, is_confirmed, is_confirmed_together
 from gateway.core.detect.record import Baseline as OldMeanwhile
 from gateway.core.detect.record import Cause
-from gateway.core.histogram import Histogram
-from gateway.core.model import SCOPE_ALL, Definition, Scope, ScopeKind, Stage
+from gateway.core.detect.reports import Heard, Histograms, Said
+from gateway.core.model import SCOPE_ALL, Definition, Scope, ScopeKind
 from gateway.core.snapshot import Plan, Snapshot
-from gateway.guard.merging import Histograms, Merge, Signals, merge_histograms
-from gateway.ports import Clock
+from gateway.guard.hearing import OWN, Hearing
+from gateway.guard.ports import Counting, Exchange, Surroundings
+from gateway.guard.telling import Looked, state_of
+from gateway.guard.watched import AT_MOST_S, STEP_S, Mark, Mode, Watched, mode_of
 
 TICK_S: Final = 0.25
-_HISTOGRAMS_EVERY: Final = 4
-_BASELINE_EVERY_S: Final = 5.0
+_TURNS: Final = 8
+"""Histograms of an operation are told every two seconds, and not of all at the same tick."""
 _HOT: Final = 0.25
-"""Evidence from which on histograms are merged at every tick."""
-_MERGES: Final = 2
-"""Merges after which all workers have told what they saw since an excursion began."""
+"""Evidence of slowness from which on they are told at every tick: who is asked to confirm must know both sides now."""
 _PATIENCE_S: Final = 1.0
 """How long a request that new was asked before it was taken out may still wait for it, where nobody knows the usual."""
-_GUARDED: Final = (Stage.LIVE, Stage.RAMPDOWN)
-_POOLED: Final = "(all)"
-"""Stands for all operations together; none can have this name."""
-_LOCAL: Final = "local"
-_REHEARSED: Final = "rehearsed"
-
-_log = structlog.get_logger("crossfade.guard")
-
-
-class Counting(Protocol):
-    """What this worker counts.
-
-    Attributes:
-        limits: By operation: seconds above which an answer of new is too slow.
-    """
-
-    limits: dict[str, float]
-
-    def signals(self) -> Mapping[str, list[int]]:
-        """See `merging.Signals`."""
-        ...
-
-    def histograms(self) -> Histograms:
-        """See `merging.Histograms`."""
-        ...
-
-    def late(self, operation: str) -> None:
-        """A request that still runs takes too long already."""
-        ...
-
-
-class Waiting(Protocol):
-    """A request that waits for new."""
-
-    began: float
-    is_late: bool
-
-    @property
-    def operation(self) -> str | None:
-        """Its operation's name."""
-        ...
-
-    def take_back(self) -> None:
-        """New is out: asks old instead, where that can be."""
-        ...
-
-
-class Exchange(Protocol):
-    """What workers tell each other."""
-
-    async def swap(self, signals: Signals, histograms: Histograms | None) -> Heard | None:
-        """Says what this worker counted, and returns what all did; None: nobody can be asked.
-
-        Args:
-            signals: Of this worker.
-            histograms: Likewise, now and then.
-        """
-        ...
-
-    async def forget(self, names: Iterable[str]) -> None:
-        """Workers are gone."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What all workers said.
-
-    Attributes:
-        signals: By process: a number that grows, and its counts.
-        histograms: By process; None where they were not asked for.
-    """
-
-    signals: Mapping[str, tuple[int, Signals]]
-    histograms: Mapping[str, Histograms] | None
-
-
-@dataclass(slots=True)
-class _Mark:
-    """What was known when an excursion began.
-
-    Attributes:
-        new: Cumulative.
-        old: Likewise.
-        old_n: Requests that had ended on old.
-        old_errors: Of them, failures.
-        merges: How often histograms were merged until then.
-        old_later: Of old, when it was first asked whether the excursion is borne out: by then all of it is under way.
-    """
-
-    new: Histogram
-    old: Histogram
-    old_n: int
-    old_errors: int
-    merges: int
-    old_later: Histogram | None = None
-
-
-@dataclass(slots=True)
-class _Watched:
-    """One operation, or all together.
-
-    Attributes:
-        guard: Its detectors.
-        baseline: What old does for clients.
-        stand_in: What it does, a drill's requests included.
-        silence: Requests without any answer.
-        new: Cumulative, of the last merge.
-        old: Likewise.
-        old_n: Requests that have ended on old.
-        old_errors: Of them, failures.
-        waiting: Requests on their way to new, on this worker.
-    """
-
-    guard: Guard
-    baseline: Baseline
-    stand_in: Baseline
-    silence: Silence = field(default_factory=Silence)
-    new: Histogram = field(default_factory=Histogram)
-    old: Histogram = field(default_factory=Histogram)
-    old_n: int = 0
-    old_errors: int = 0
-    waiting: int = 0
-
-    @property
-    def limit_s(self) -> float | None:
-        """Longer is too slow; None while too little is known."""
-        return self.stand_in.limit_s if self.baseline.limit_s is None else self.baseline.limit_s
-
-    def note_old(self, rehearsed: Histogram, now: float) -> None:
-        """Learns what old does from what clients asked it; from a drill's requests only where there is nothing else.
-
-        Those are answered faster than clients' are, and would make them look slow long after the drill.
-        """
-        self.baseline.note(self.old - rehearsed, now)
-        self.stand_in.note(self.old, now)
+_LATE_S: Final = 0.1
+"""How long a tick waits for what the others said."""
+_TEND_EVERY_S: Final = 60.0
+_TEND_AGAIN_S: Final = 1.0
+_CLEANED_EVERY: Final = 40
+_Marks = tuple[Mark, Mapping[str, Mark]]
+"""Of all together, and of each operation."""
 
 
 class Evaluator:
@@ -179,10 +49,9 @@ class Evaluator:
         definition: Definition,
         counting: Counting,
         exchange: Exchange,
-        snapshot: Callable[[], Snapshot | None],
-        on_new: Iterable[Waiting],
+        around: Surroundings,
         trip: Callable[[Cause], None],
-        clock: Clock,
+        late_s: float = _LATE_S,
     ) -> None:
         """Judges nothing yet.
 
@@ -190,69 +59,79 @@ class Evaluator:
             definition: From the file.
             counting: What this worker counts.
             exchange: With the others.
-            snapshot: The policy in force.
-            on_new: Requests that wait for new; changes while it is looked at from outside the loop never happens.
+            around: What it looks at.
             trip: Takes new out of a scope, locally first.
-            clock: Monotonic seconds.
+            late_s: How long a tick waits for the others.
         """
         self._counting = counting
         self._exchange = exchange
-        self._snapshot = snapshot
-        self._on_new = on_new
+        self._around = around
         self._trip = trip
-        self._clock = clock
-        self._merge = Merge()
-        self._local = Merge()
+        self._hearing = Hearing(exchange, around.clock, late_s)
         self._ticks = 0
-        self._noted_at = 0.0
-        self._seq = 0
-        self._is_local = False
-        self._is_hot = False
-        self._merges = 0
-        self._watched: dict[str, _Watched] = {}
+        self._judged_at = around.clock()
+        self._tending: asyncio.Task[None] | None = None
+        self._tend_at = 0.0
+        self._gone: set[str] = set()
+        self._has_recalled = False
+        self._hot: set[str] = set()
+        self._steps: deque[_Marks] = deque(maxlen=2)
+        self._watched: dict[str, Watched] = {}
         self._definition = definition
         self.replace_definition(definition)
 
     def replace_definition(self, definition: Definition) -> None:
         """Another definition is in force: operations that stayed keep what was learnt."""
-        names, thresholds = [*definition.operations, _POOLED], definition.thresholds
+        names, thresholds = [*definition.operations, POOLED], definition.thresholds
         # Evidence against other thresholds is none.
         kept = self._watched if thresholds == self._definition.thresholds else {}
         self._definition = definition
-        profile = PROFILES[thresholds.profile]
         self._watched = {
             name: kept.get(name)
-            or _Watched(
-                Guard(thresholds, profile, 3 * len(names)),
-                Baseline(thresholds.p95_ratio),
-                Baseline(thresholds.p95_ratio),
+            or Watched(
+                Guard(thresholds, 3 * len(names)), Baseline(thresholds.p95_ratio), Baseline(thresholds.p95_ratio)
             )
             for name in names
         }
+        self._has_recalled = False
 
     async def run(self) -> None:
         """Judges until it is cancelled."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            self._count_late()
-            await self._hear()
+        try:
+            while True:
+                await asyncio.sleep(TICK_S)
+                await self.tick()
+        finally:
+            self._hearing.close()
+            if self._tending is not None:
+                self._tending.cancel()
+                self._tending = None
+
+    async def tick(self) -> None:
+        """Looks once at what happened, and judges it."""
+        self._ticks += 1
+        self._look_at_waiting()
+        due = self._due()
+        said = Said(self._counting.signals(), self._hanging(), self._counting.histograms(due), due)
+        fresh, answers = await self._hearing.take(said)
+        now = self._around.clock()
+        self._add_durations(said.histograms, answers)
+        self._learn(due, now)
+        self._judge({name: Counted(*counts) for name, counts in fresh.items()}, now)
+        self._forget()
+        self._tend(now)
+        self._judged_at = now
+
+    # --- looking ---------------------------------------------------------------------------------------------------
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """What the guards say, by operation, for JSON."""
-        now, snapshot = self._clock(), self._snapshot()
+        """What the guards say, by operation, for JSON; `(all)` is all together."""
+        now, snapshot = self._around.clock(), self._around.snapshot()
         found = {}
         for name, watched in self._watched.items():
-            if name == _POOLED:
-                continue
-            state, why = watched.guard.state(now)
             plan = snapshot.plans.get(name) if snapshot is not None else None
-            if plan is None or (plan.stage not in _GUARDED and state is not GuardState.TRIPPED):
-                state, why = GuardState.NO_DATA, "its stage sends nothing to new that clients wait for"
-            found[name] = {
-                "state": state.value,
-                "why": why if not self._is_local else f"{why or 'armed'}; this worker alone: Redis does not answer",
-                "evidence_percent": round(100 * watched.guard.evidence, 1),
-            }
+            looked_at = Looked(watched, watched.mode if name == POOLED else mode_of(plan), plan)
+            found[name] = state_of(looked_at, self._hearing, now, now - self._judged_at)
         return found
 
     def pace(self, operation: str) -> tuple[float | None, float | None]:
@@ -260,144 +139,255 @@ class Evaluator:
         watched = self._watched.get(operation)
         if watched is None:
             return None, None
-        return watched.new.quantile(0.5), watched.limit_s
+        return watched.durations.new.quantile(0.5), watched.baseline.limit_s
 
-    # ---------------------------------------------------------------------------------------------------------------
+    # --- counting --------------------------------------------------------------------------------------------------
 
-    def _count_late(self) -> None:
+    def _look_at_waiting(self) -> None:
         """Requests that hang are counted before they end, and asked of old once new is out."""
-        now, snapshot = self._clock(), self._snapshot()
+        now, snapshot = self._around.clock(), self._around.snapshot()
         for known in self._watched.values():
-            known.waiting = 0
-        for request in tuple(self._on_new):
+            known.waiting, known.hanging = 0, [0, 0]
+        for request in tuple(self._around.on_new):
             operation = request.operation
             watched = self._watched.get(operation or "")
             if operation is None or watched is None:
                 continue
-            watched.waiting += 1
-            limit_s = watched.limit_s
-            if not request.is_late and limit_s is not None and now - request.began > limit_s:
-                request.is_late = True
-                self._counting.late(operation)
+            # What has begun to answer is not silent.
+            watched.waiting += not request.has_begun
+            limit_s = watched.baseline.limit_s
+            if limit_s is not None and now - request.began > limit_s:
+                watched.hanging[0] += 1
+                if not request.is_late:
+                    request.is_late = True
+                    self._counting.late(operation)
             plan = snapshot.plans.get(operation) if snapshot is not None else None
             if plan is not None and plan.latch is not None and (request.is_late or now - request.began > _PATIENCE_S):
                 request.take_back()
+        if self._hot:
+            self._look_at_old(now)
 
-    async def _hear(self) -> None:
-        self._ticks += 1
-        signals = self._counting.signals()
-        # Every time as soon as something is wrong: who is asked to confirm must know what both sides do now.
-        with_histograms = self._ticks % _HISTOGRAMS_EVERY == 0 or self._is_hot
-        histograms = self._counting.histograms() if with_histograms else None
-        heard = await self._exchange.swap(signals, histograms)
-        now = self._clock()
-        self._seq += 1
-        # Kept up to date in any case: it goes on from here when Redis goes away, and counts nothing twice.
-        alone = self._local.take({_LOCAL: (self._seq, signals)}, now)
-        if heard is None:
-            self._is_local = True
-            counted = alone
-            if histograms is not None:
-                self._note(merge_histograms({_LOCAL: histograms}), now)
-        else:
-            counted = self._merge.take(heard.signals, now)
-            if self._is_local:
-                # What the others said meanwhile was partly judged here already.
-                self._is_local, counted = False, {}
-            if heard.histograms is not None:
-                self._note(merge_histograms(heard.histograms), now)
-            gone = self._merge.forget(now)
-            if gone:
-                await self._exchange.forget(gone)
-        self._judge(counted, now)
-
-    def _note(self, merged: Mapping[str, Mapping[str, Histogram]], now: float) -> None:
-        """Takes the histograms; learns from time to time what old does."""
-        self._merges += 1
-        is_due = now - self._noted_at >= _BASELINE_EVERY_S
-        if is_due:
-            self._noted_at = now
-        for name, sides in merged.items():
-            watched = self._watched.get(name)
+    def _look_at_old(self, now: float) -> None:
+        """What hangs on new is held against what hangs on old, not against what old has answered."""
+        for request in tuple(self._around.on_old):
+            watched = self._watched.get(request.operation or "")
             if watched is None:
                 continue
-            watched.old, watched.new = sides.get("old", watched.old), sides.get("new", watched.new)
-            if is_due:
-                watched.note_old(sides.get(_REHEARSED, Histogram()), now)
-                if watched.limit_s is not None:
-                    self._counting.limits[name] = watched.limit_s
+            limit_s = watched.baseline.limit_s
+            if limit_s is not None and now - request.began > limit_s:
+                watched.hanging[1] += 1
+
+    def _hanging(self) -> dict[str, list[int]]:
+        return {name: watched.hanging for name, watched in self._watched.items() if any(watched.hanging)}
+
+    def _hanging_on_all(self, name: str) -> tuple[int, int]:
+        (new, old), (others_new, others_old) = self._watched[name].hanging, self._hearing.hanging(name)
+        return new + others_new, old + others_old
+
+    def _due(self) -> list[str]:
+        turn = self._ticks % _TURNS
+        return [name for at, name in enumerate(self._definition.operations) if at % _TURNS == turn or name in self._hot]
+
+    def _add_durations(self, own: Histograms, answers: list[Heard]) -> None:
+        for name, sources in own.items():
+            watched = self._watched.get(name)
+            if watched is not None:
+                watched.durations.take(OWN, sources, is_own=True)
+        for heard in answers:
+            for process, operations in heard.histograms.items():
+                for name, sources in operations.items():
+                    watched = self._watched.get(name)
+                    if watched is not None:
+                        watched.durations.take(process, sources)
+
+    def _learn(self, due: Iterable[str], now: float) -> None:
+        unix_s = self._around.unix()
+        for name in due:
+            watched = self._watched.get(name)
+            if watched is None:
+                # Another definition came meanwhile.
+                continue
+            watched.merges += 1
+            if watched.note(now, unix_s) and watched.baseline.limit_s is not None:
+                self._counting.limits[name] = watched.baseline.limit_s
+
+    def _forget(self) -> None:
+        self._gone.update(self._hearing.forget())
+        if self._ticks % _CLEANED_EVERY == 0:
+            processes = self._hearing.processes
+            for watched in self._watched.values():
+                watched.durations.keep(processes)
+
+    def _tend(self, now: float) -> None:
+        """Sees to it that what is learnt outlives this process."""
+        if self._tending is not None:
+            if not self._tending.done():
+                return
+            task, self._tending = self._tending, None
+            task.result()
+        if now >= self._tend_at or self._gone:
+            self._tend_at = now + (_TEND_EVERY_S if self._has_recalled else _TEND_AGAIN_S)
+            self._tending = asyncio.create_task(self._recall_or_keep())
+
+    async def _recall_or_keep(self) -> None:
+        gone, self._gone = self._gone, set()
+        if gone:
+            await self._exchange.forget(gone)
+        if self._has_recalled:
+            await self._exchange.keep({name: watched.learnt() for name, watched in self._watched.items()})
+            return
+        kept = await self._exchange.learnt()
+        if kept is None:
+            return
+        self._has_recalled = True
+        for name, watched in self._watched.items():
+            watched.recall(kept.get(name))
+
+    # --- judging ---------------------------------------------------------------------------------------------------
 
     def _judge(self, counted: Mapping[str, Counted], now: float) -> None:
-        snapshot = self._snapshot()
+        snapshot = self._around.snapshot()
         if snapshot is None:
             return
-        pooled, has_tripped, waiting = Counted(), False, 0
-        for name, plan in snapshot.plans.items():
-            watched = self._watched.get(name)
-            if watched is None:
-                continue
-            mine = counted.get(name, Counted())
-            if plan.latch is not None:
-                # Whoever tripped: after it is re-armed, everybody begins without evidence.
-                watched.guard.reset()
-                continue
-            if plan.stage not in _GUARDED:
-                watched.guard.learn(mine)
-                continue
-            pooled += mine
-            # What hangs on an operation that is out already says nothing about the others.
-            waiting += watched.waiting
-            has_tripped |= self._judge_one(Scope(ScopeKind.OPERATION, name), watched, mine, now, plan)
-        self._is_hot = any(watched.guard.evidence >= _HOT for watched in self._watched.values())
-        everything = self._watched[_POOLED]
-        everything.waiting = waiting
-        if has_tripped or SCOPE_ALL in snapshot.latches or all(plan.latch for plan in snapshot.plans.values()):
-            # What one operation did is its own: it does not take the others along.
-            everything.guard.reset()
-            return
-        self._judge_one(SCOPE_ALL, everything, pooled, now, None)
+        everything = self._watched[POOLED]
+        served, copied, has_left = [0] * len(FIELDS), NOTHING, SCOPE_ALL in snapshot.latches
+        for name in self._definition.operations:
+            watched, plan = self._watched[name], snapshot.plans.get(name)
+            # What one trip covers is not tripped again, and whoever tripped: after it is re-armed, everybody begins
+            # without evidence.
+            mode = mode_of(plan)
+            has_left |= watched.mode is Mode.JUDGED and mode is not Mode.JUDGED
+            watched.enter(mode)
+            mine = counted.get(name, NOTHING)
+            watched.count(mine)
+            if watched.mode is Mode.MIRRORED:
+                watched.guard.watch(mine, now)
+                copied += mine
+            elif watched.mode is Mode.JUDGED and plan is not None and not watched.has_tripped_lately(now):
+                _add(served, mine)
+                if self._judge_one(name, mine, plan, now):
+                    has_left = True
+                    snapshot = self._around.snapshot() or snapshot
+        self._hot = {name for name, watched in self._watched.items() if watched.guard.latency_evidence >= _HOT}
+        if POOLED in self._hot:
+            self._hot.update(self._definition.operations)
+        modes = {watched.mode for name, watched in self._watched.items() if name != POOLED}
+        everything.enter(next((mode for mode in (Mode.JUDGED, Mode.MIRRORED, Mode.OUT) if mode in modes), Mode.IDLE))
+        if everything.mode is Mode.MIRRORED:
+            everything.guard.learn(copied)
+        if has_left:
+            # What an operation did that is out is its own: it does not take the others along.
+            everything.reset()
+        elif everything.mode is Mode.JUDGED:
+            self._judge_all(Counted(*served), snapshot, now)
 
-    def _judge_one(self, scope: Scope, watched: _Watched, counted: Counted, now: float, plan: Plan | None) -> bool:
-        """Judges one operation, or all; returns whether new is taken out."""
-        limit_s = watched.limit_s
-        # Of all operations each was held against its own limit; together they have none of their own.
-        known_s = limit_s if plan is not None else 0.0
-        watched.old_n += counted.old_n
-        watched.old_errors += counted.old_errors
-        mark = _Mark(watched.new, watched.old, watched.old_n, watched.old_errors, self._merges)
-        found = watched.guard.tick(counted, now, known_s, mark, lambda excursion: self._confirm(watched, excursion))
+    def _judge_one(self, name: str, counted: Counted, plan: Plan, now: float) -> bool:
+        """Judges one operation; returns whether new was taken out, or would have been."""
+        watched = self._watched[name]
+        scope, limit_s = Scope(ScopeKind.OPERATION, name), watched.baseline.limit_s
+        mark = watched.mark(now) if counted.is_bad else None
+        found = watched.guard.tick(counted, now, limit_s, mark, lambda excursion: self._confirm(name, excursion, now))
+        watched.step(now)
         if found is not None:
-            self._trip(self._cause(scope, watched, found, now))
+            self._tell(watched, self._cause(scope, watched, found), now)
             return True
-        if watched.silence.tick(watched.waiting, counted.n, now, limit_s):
-            why = f"silence: {watched.waiting} requests wait for new, and none was answered for a while"
-            self._trip(replace(self._seen(watched, now), scope=scope, signal="silence", reason=why, limit_s=limit_s))
+        patience_s = watched.patience_s(plan)
+        if watched.silence.tick(watched.waiting, counted.n, now, patience_s):
+            self._tell(watched, self._silence(scope, watched, limit_s), now)
             return True
         return False
 
-    def _cause(self, scope: Scope, watched: _Watched, trip: Trip, now: float) -> Cause:
+    def _judge_all(self, counted: Counted, snapshot: Snapshot, now: float) -> None:
+        """Judges all operations together: what shows in none of them, and what concerns all."""
+        everything = self._watched[POOLED]
+        everything.count(counted)
+        if everything.has_tripped_lately(now):
+            return
+        judged = {
+            name: watched
+            for name, watched in self._operations()
+            if watched.mode is Mode.JUDGED and not watched.has_tripped_lately(now)
+        }
+        # Each was held against its own limit; together they have none.
+        limit_s = 0.0 if any(watched.baseline.limit_s is not None for watched in judged.values()) else None
+        mark = self._mark_all(judged, now) if counted.is_bad else None
+        if not everything.guard.latency_evidence:
+            self._steps.clear()
+        elif not self._steps or now - self._steps[-1][0].at >= STEP_S:
+            self._steps.append(self._mark_all(judged, now))
+        found = everything.guard.tick(counted, now, limit_s, mark, lambda excursion: self._confirm_all(excursion, now))
+        if found is not None:
+            self._tell(everything, self._cause(SCOPE_ALL, everything, found), now)
+            return
+        # What hangs on an operation that is out already says nothing about the others.
+        waiting = {name: watched for name, watched in judged.items() if watched.waiting}
+        everything.waiting = sum(watched.waiting for watched in waiting.values())
+        bounds = [watched.patience_s(snapshot.plans[name]) for name, watched in waiting.items()]
+        patience_s = None if None in bounds else max((bound for bound in bounds if bound is not None), default=None)
+        if everything.silence.tick(everything.waiting, counted.n, now, patience_s):
+            self._tell(everything, self._silence(SCOPE_ALL, everything, None), now)
+
+    def _mark_all(self, judged: Mapping[str, Watched], now: float) -> _Marks:
+        return self._watched[POOLED].mark(now), {name: watched.mark(now) for name, watched in judged.items()}
+
+    def _operations(self) -> Iterable[tuple[str, Watched]]:
+        return ((name, watched) for name, watched in self._watched.items() if name != POOLED)
+
+    def _tell(self, watched: Watched, cause: Cause, now: float) -> None:
+        watched.tripped_at = now
+        self._trip(cause)
+
+    def _confirm(self, name: str, excursion: Excursion, now: float) -> bool | None:
+        mark, watched = excursion.mark, self._watched[name]
+        if not isinstance(mark, Mark):
+            return None
+        found = watched.since(mark, self._hanging_on_all(name), now)
+        return None if found is None else is_confirmed(found[0], self._definition.thresholds.p95_ratio, found[1])
+
+    def _confirm_all(self, excursion: Excursion, now: float) -> bool | None:
+        if not isinstance(excursion.mark, tuple):
+            return None
+        seen: list[tuple[Concurrent, float]] = []
+        at, marks = excursion.mark
+        if now - at.at > AT_MOST_S and self._steps:
+            marks = self._steps[0][1]
+        for name, mark in marks.items():
+            watched = self._watched.get(name)
+            if watched is None or watched.mode is not Mode.JUDGED or mark.limit_s is None:
+                continue
+            found = watched.since(mark, self._hanging_on_all(name), now)
+            if found is None:
+                return None
+            seen.append(found)
+        return is_confirmed_together(seen, self._definition.thresholds.p95_ratio)
+
+    def _silence(self, scope: Scope, watched: Watched, limit_s: float | None) -> Cause:
+        why = f"silence: {watched.waiting} requests wait for new, and none was answered for a while"
+        return replace(self._seen(watched), scope=scope, signal="silence", reason=why, limit_s=limit_s)
+
+    def _cause(self, scope: Scope, watched: Watched, trip: Trip) -> Cause:
         found, mark = trip.excursion, trip.excursion.mark
-        assert isinstance(mark, _Mark)
-        meanwhile, new = watched.old - mark.old, watched.new - mark.new
-        p95_s = meanwhile.quantile(0.95)
+        n, errors, new_p95_s, old_p95_s = 0, 0, None, None
+        if isinstance(mark, tuple):
+            mark = mark[0]
+        if isinstance(mark, Mark):
+            n, errors = watched.old_since(mark)
+            new_p95_s = (watched.durations.new - mark.new).quantile(0.95)
+            old_p95_s = (watched.durations.old - mark.old).quantile(0.95)
         return replace(
-            self._seen(watched, now),
+            self._seen(watched),
             scope=scope,
             signal=trip.signal.value,
             reason=trip.reason(),
             since=found.since,
             excursion=found,
             threshold=trip.threshold,
-            limit_s=trip.limit_s,
-            new_p95_s=new.quantile(0.95),
-            baseline=OldMeanwhile(
-                watched.old_n - mark.old_n,
-                watched.old_errors - mark.old_errors,
-                None if p95_s is None else round(1000 * p95_s, 3),
-            ),
+            limit_s=trip.limit_s or None,
+            new_p95_s=new_p95_s,
+            baseline=OldMeanwhile(n, errors, None if old_p95_s is None else round(1000 * old_p95_s, 3)),
         )
 
-    def _seen(self, watched: _Watched, now: float) -> Cause:
+    def _seen(self, watched: Watched) -> Cause:
         """What is the same for every cause at this moment."""
         return Cause(
             SCOPE_ALL,
@@ -405,23 +395,14 @@ class Evaluator:
             "",
             evidence=watched.guard.scores(),
             dispersion=watched.guard.dispersion,
-            workers=1 if self._is_local else self._merge.known,
-            blind=0 if self._is_local else self._merge.blind(now),
-            is_alone=self._is_local,
+            workers=self._hearing.known,
+            blind=self._hearing.blind,
+            is_alone=self._hearing.is_alone,
         )
 
-    def _confirm(self, watched: _Watched, excursion: Excursion) -> bool | None:
-        limit_s = watched.limit_s
-        mark = excursion.mark
-        if limit_s is None or not isinstance(mark, _Mark) or watched is self._watched[_POOLED]:
-            # All together: each operation's own limit was confirmed by nobody, and so this one does not trip alone.
-            return None
-        if self._merges - mark.merges < _MERGES:
-            # What the others saw since it began is not here yet.
-            return None
-        ratio = self._definition.thresholds.p95_ratio
-        if mark.old_later is None:
-            mark.old_later = watched.old
-        lately = watched.old - mark.old_later
-        seen = Concurrent(watched.new - mark.new, watched.old - mark.old, excursion.k, lately)
-        return is_confirmed(seen, ratio, limit_s)
+
+def _add(total: list[int], counted: Counted) -> None:
+    if counted is NOTHING:
+        return
+    for at, name in enumerate(FIELDS):
+        total[at] += getattr(counted, name)

@@ -18,6 +18,7 @@ from gateway.core.file_policy import FilePolicy
 from gateway.core.kills import scope_exists
 from gateway.core.mirroring import read_copy_fields
 from gateway.core.model import (
+    SERVER_ERRORS,
     Deadlines,
     DefaultRoute,
     Definition,
@@ -228,6 +229,7 @@ def _operation(name: str, shape: OperationShape, group: str, findings: Findings,
         strict=shape.strict,
         safety_net=shape.safety_net,
         failure_codes=frozenset(_each(_failure_code, shape.failure_codes, (*here, "failure_codes"), findings)),
+        failure_statuses=SERVER_ERRORS if shape.failure_statuses is None else frozenset(shape.failure_statuses),
         comparison=_comparison(shape.compare, (*here, "compare"), findings),
     )
 

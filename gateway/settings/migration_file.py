@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from gateway.core.compare.rules import DEFAULT_HEADERS
+from gateway.core.detect.cusum import WindowRule
 from gateway.core.model import Balance, OperationClass, Ppm, Side, Stage, Writes
 from gateway.core.notice import NoticeKind
 from gateway.core.percent import parse_percent
@@ -143,6 +144,7 @@ class OperationShape(Shape):
     strict: bool = False
     failure_codes: list[str] = Field(default_factory=list)
     safety_net: bool = True
+    failure_statuses: list[Annotated[int, Field(ge=400, le=599)]] | None = None
     compare: CompareShape = CompareShape()
 
 
@@ -162,7 +164,9 @@ class ThresholdsShape(Shape):
     error_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     p95_ratio: Annotated[float, Field(gt=1, le=1000)] = 2.0
     consistency: Annotated[float, Field(gt=0, le=1)] = 0.9999
-    profile: Literal["balanced", "strict"] = "balanced"
+    profile: Literal["balanced", "strict", "window"] = "balanced"
+    window_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    min_samples: Annotated[int, Field(ge=WindowRule.LEAST, le=1_000_000_000)] = WindowRule.LEAST
 
 
 class IncidentsShape(Shape):

@@ -74,8 +74,13 @@ class Keys:
 
     @property
     def histograms(self) -> str:
-        """Hash: process -> JSON of cumulative histograms of both sides."""
+        """Hash: operation and process -> cumulative histograms of both sides, packed (`core.detect.reports`)."""
         return f"cf:{self.migration}:histograms"
+
+    @property
+    def learnt(self) -> str:
+        """Hash: operation -> JSON of what detectors learnt and need after a restart."""
+        return f"cf:{self.migration}:learnt"
 
     @property
     def evidence(self) -> str:

@@ -7,6 +7,7 @@ adding up blobs is the business of `ledger`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from math import inf
 from time import monotonic, time
 from typing import Any, Final
@@ -24,8 +25,6 @@ UNMATCHED: Final = "(unmatched)"
 """Stands for the operation of requests that none matched; no operation can have this name."""
 NO_SIDE: Final = "none"
 """Stands for the side of requests that no side was asked about."""
-
-REHEARSED: Final = "rehearsed"
 
 _TIMED: Final = frozenset({Outcome.OK, Outcome.CLIENT_ERROR, Outcome.FAILURE})
 """Outcomes that a side answered for: only these have a latency that says something about it."""
@@ -73,6 +72,10 @@ class Cell:
 
 
 _NOTHING: Final = Cell()
+
+
+def _pairs(buckets: Mapping[int, int]) -> list[int]:
+    return [number for pair in buckets.items() for number in pair]
 
 
 class RequestCounters:
@@ -149,7 +152,7 @@ class RequestCounters:
     def signals(self) -> dict[str, list[int]]:
         """What detectors judge, by operation; cumulative. See `core.detect.guard.Counted` for the order."""
         found = {}
-        for name in {*self._cells, *self._compared.real, *self._compared.rehearsed}:
+        for name in {*self._cells, *self._compared.real, *self._compared.rehearsed, *self._copies}:
             sides = self._cells.get(name)
             cell = sides[Side.NEW] if sides is not None else _NOTHING
             old = sides[Side.OLD].outcomes if sides is not None else _NOTHING.outcomes
@@ -157,6 +160,8 @@ class RequestCounters:
             errors = outcomes[Outcome.FAILURE]
             compared = self._compared.seen(name)
             mismatches = compared.get("mismatch", 0)
+            copies = self._copies.get(name)
+            copied = copies[Side.NEW].outcomes if copies is not None else _NOTHING.outcomes
             found[name] = [
                 outcomes[Outcome.OK] + outcomes[Outcome.CLIENT_ERROR] + errors,
                 errors,
@@ -166,24 +171,26 @@ class RequestCounters:
                 mismatches,
                 old[Outcome.OK] + old[Outcome.CLIENT_ERROR] + old[Outcome.FAILURE],
                 old[Outcome.FAILURE],
+                copied[Outcome.OK] + copied[Outcome.CLIENT_ERROR] + copied[Outcome.FAILURE],
+                copied[Outcome.FAILURE],
             ]
         return found
 
-    def histograms(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Durations of both sides, by operation; sparse and cumulative.
-
-        `rehearsed` are those among old's that answered a drill's own requests.
-        """
+    def histograms(self, operations: Iterable[str]) -> dict[str, dict[str, list[int]]]:
+        """Durations of operations by where they were measured; see `core.detect.reports.Histograms`."""
         found = {}
-        for name, sides in self._cells.items():
-            if name == UNMATCHED:
-                continue
-            cells = {side.value: sides[side] for side in (Side.OLD, Side.NEW)}
+        for name in operations:
+            sides, copies = self._cells.get(name), self._copies.get(name)
+            measured: dict[str, Cell] = {}
+            if sides is not None:
+                measured = {"new": sides[Side.NEW], "old": sides[Side.OLD]}
+            if copies is not None:
+                measured["copied"] = copies[Side.OLD]
             if name in self._rehearsals:
-                cells[REHEARSED] = self._rehearsals[name]
-            found[name] = {
-                of: {str(bucket): count for bucket, count in cell.buckets.items()} for of, cell in cells.items()
-            }
+                measured["rehearsed"] = self._rehearsals[name]
+            pairs = {source: _pairs(cell.buckets) for source, cell in measured.items() if cell.buckets}
+            if pairs:
+                found[name] = pairs
         return found
 
     def refused(self, code: ErrorCode) -> None:

@@ -8,10 +8,11 @@ trip within T ticks is at most T / patience (after Shin, Ramdas and Rinaldo, "E-
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
-from math import log, sqrt
-from typing import Final
+from math import ceil, log, sqrt
+from typing import Final, Protocol
 
 _CLIP: Final = 3
 """Fewer bad ticks than this never trip."""
@@ -129,6 +130,35 @@ class _Bet:
     mark: object = None
 
 
+class Rule(Protocol):
+    """Judges one stream of events.
+
+    Attributes:
+        trigger: What is judged.
+        dispersion: How much more bad events come in bursts than by chance, 1-10.
+    """
+
+    trigger: Trigger
+    dispersion: float
+
+    @property
+    def evidence(self) -> float:
+        """As a share of what is enough, 0-1."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        ...
+
+    def tick(self, n: int, k: int, now: float, mark: object = None) -> Excursion | None:
+        """Takes what happened since the last tick; returns what is enough to trip, or None."""
+        ...
+
+    def needed(self) -> int | None:
+        """How many more events like those of late would be enough; None: they lead nowhere."""
+        ...
+
+
 class Detector:
     """One stream of events.
 
@@ -155,16 +185,19 @@ class Detector:
             _Bet(rate, log(rate / healthy), log((1 - rate) / (1 - healthy)) if rate < 1 else -self.limit)
             for rate in trigger.grid
         ]
+        self._is_quiet = True
+        """No bet has any evidence, so that good events change nothing."""
 
     @property
     def evidence(self) -> float:
         """Of the best bet, as a share of the limit, 0-1."""
-        return max(bet.score for bet in self._bets) / self.limit
+        return 0.0 if self._is_quiet else max(bet.score for bet in self._bets) / self.limit
 
     def reset(self) -> None:
         """Forgets everything."""
         for bet in self._bets:
             bet.score, bet.n, bet.k = 0.0, 0, 0
+        self._is_quiet = True
 
     def tick(self, n: int, k: int, now: float, mark: object = None) -> Excursion | None:
         """Takes what happened since the last tick.
@@ -173,13 +206,13 @@ class Detector:
             n: Events.
             k: Bad ones among them.
             now: Seconds, any clock.
-            mark: Kept with an excursion that begins now.
+            mark: Kept with an excursion that begins now; of no use where nothing is bad.
 
         Returns:
             An excursion that is enough to trip, or None.
         """
         n = max(n, k)
-        if not n:
+        if not n or (self._is_quiet and not k):
             return None
         clip, found = self.limit / _CLIP, None
         for bet in self._bets:
@@ -192,7 +225,25 @@ class Detector:
                 if found is None and self._exceeds(bet):
                     found = self._excursion(bet)
                 bet.score = self.limit
+        self._is_quiet = all(bet.score <= 0 for bet in self._bets)
         return found
+
+    def needed(self) -> int | None:
+        """How many more events like those of the excursion would be enough; None: they lead nowhere."""
+        bet = max(self._bets, key=lambda bet: bet.score)
+        if bet.score <= 0 or not bet.k:
+            return None
+        rate = bet.k / bet.n
+        gain = (rate * bet.gain + (1 - rate) * bet.loss) / self.dispersion
+        if gain <= 0:
+            return None
+        lacking = [(self.limit - bet.score) / gain, (self.trigger.least - bet.k) / rate]
+        if rate > self.trigger.threshold:
+            threshold = self.trigger.threshold
+            # So many that the margin is as small as what this rate exceeds the threshold by.
+            wanted = threshold * (1 - threshold) * (self._margin / (rate - threshold)) ** 2
+            lacking.append(wanted - bet.n)
+        return max(0, ceil(max(lacking)))
 
     def best(self) -> Excursion | None:
         """The excursion that bears most evidence, or None."""
@@ -220,6 +271,15 @@ class Dispersion:
         self._mean = 0.0
         self._squares = 0.0
 
+    @property
+    def learnt(self) -> tuple[int, float, float]:
+        """All that it knows, to go on from later: ticks, mean, sum of squares."""
+        return self._ticks, self._mean, self._squares
+
+    @learnt.setter
+    def learnt(self, learnt: tuple[int, float, float]) -> None:
+        self._ticks, self._mean, self._squares = learnt
+
     def note(self, k: int) -> None:
         """One tick with traffic (Welford 1962)."""
         self._ticks += 1
@@ -239,25 +299,53 @@ class WindowRule:
     """The literal rule: more than the threshold within the last seconds, of enough events. Off unless chosen.
 
     Attributes:
+        trigger: What is judged.
         window_s: Of the window.
         least: Events that it must hold; 200 at least, since fewer trip healthy services many times a day.
+        dispersion: Changes nothing here.
     """
 
     LEAST: Final = 200
 
-    def __init__(self, threshold: float, window_s: float = 60.0, least: int = LEAST) -> None:
+    def __init__(
+        self, threshold: float, window_s: float = 60.0, least: int = LEAST, signal: Signal = Signal.ERRORS
+    ) -> None:
+        self.trigger = Trigger(signal, threshold, (threshold,), 1, has_margin=False)
         self.window_s = window_s
         self.least = max(least, self.LEAST)
-        self._threshold = threshold
-        self._ticks: list[tuple[float, int, int]] = []
+        self.dispersion = 1.0
+        self._ticks: deque[tuple[float, int, int, object]] = deque()
+        self._n = self._k = 0
 
-    def tick(self, n: int, k: int, now: float) -> Excursion | None:
+    @property
+    def evidence(self) -> float:
+        """The window's rate over the threshold, at most 1; what it lacks of the events that it must hold is good."""
+        return min(1.0, self._k / (self.trigger.threshold * max(self._n, self.least)))
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._ticks.clear()
+        self._n = self._k = 0
+
+    def tick(self, n: int, k: int, now: float, mark: object = None) -> Excursion | None:
         """Takes what happened since the last tick."""
+        n = max(n, k)
         if n:
-            self._ticks.append((now, max(n, k), k))
+            self._ticks.append((now, n, k, mark))
+            self._n += n
+            self._k += k
         begun = now - self.window_s
-        self._ticks = [tick for tick in self._ticks if tick[0] > begun]
-        total, bad = sum(tick[1] for tick in self._ticks), sum(tick[2] for tick in self._ticks)
-        if total < self.least or bad / total <= self._threshold:
+        while self._ticks and self._ticks[0][0] <= begun:
+            _, gone, bad, _ = self._ticks.popleft()
+            self._n -= gone
+            self._k -= bad
+        if self._n < self.least or self._k / self._n <= self.trigger.threshold:
             return None
-        return Excursion(self._threshold, total, bad, self._ticks[0][0], 1.0)
+        first = next(tick for tick in self._ticks if tick[2])
+        return Excursion(self.trigger.threshold, self._n, self._k, first[0], 1.0, first[3])
+
+    def needed(self) -> int | None:
+        """How many events the window lacks, where its rate is too high."""
+        if self._n >= self.least or not self._k or self._k / self._n <= self.trigger.threshold:
+            return None
+        return self.least - self._n

@@ -44,18 +44,22 @@ class Silence:
         self._limit = limit
         self._since: float | None = None
 
-    def tick(self, waiting: int, completed: int, now: float, limit_s: float | None) -> bool:
+    def reset(self) -> None:
+        """Nobody waits any more: new is out, or its stage has changed."""
+        self._since = None
+
+    def tick(self, waiting: int, completed: int, now: float, patience_s: float | None) -> bool:
         """Whether so many have waited for so long without a single answer.
 
         Args:
             waiting: Requests on their way.
             completed: Answers since the last tick.
             now: Seconds.
-            limit_s: What is too slow, or None.
+            patience_s: How long an answer may take; None: nobody knows, and silence says nothing.
         """
-        if completed or waiting < self._limit:
+        if completed or waiting < self._limit or patience_s is None:
             self._since = None
             return False
         if self._since is None:
             self._since = now
-        return now - self._since >= max(SILENT_S, limit_s or 0.0)
+        return now - self._since >= max(SILENT_S, patience_s)

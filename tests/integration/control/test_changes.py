@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from typing import Any
 
 import pytest
 
-from tests.support.control import Desk
+from tests.support.control import Desk, Json
+from tests.support.waiting import until_async
 
 PATCH = "PATCH"
 WORKSPACE = "/v1/groups/workspace"
@@ -222,3 +225,33 @@ async def test_a_dual_group_in_live_says_that_it_is_unprotected(desk: Desk) -> N
     status = await desk.status()
     assert status["groups"]["ledger"]["unprotected"] is True
     assert status["groups"]["workspace"]["unprotected"] is False
+
+
+async def test_while_a_detector_holds_only_an_approver_that_says_skip_raises_a_share(desk: Desk) -> None:
+    await desk.go_live("store", percent=5)
+
+    async def say(state: str) -> None:
+        guard = {"state": state, "why": "errors: evidence 62 %", "evidence_percent": 62.0}
+        blob = {"worker": "gateway-0", "incarnation": "1", "at": time.time(), "guards": {"store.read": guard}}
+        await desk.side_client.hset("cf:git:counters", "gateway-0", json.dumps(blob))
+
+    async def is_held() -> bool:
+        await say("hold")
+        return bool((await desk.status())["operations"]["store.read"]["detector"] == "hold")
+
+    await until_async(is_held, "it holds")
+    more: Json = {"percent": 50, "reason": "more"}
+    answer = await desk.ask("PATCH", "/v1/operations/store.read", more)
+    assert (answer.status_code, answer.json()["rule"]) == (422, "detector_hold")
+    assert answer.json()["legal"] == "crossfade share store.read 50 --skip --reason …"
+    await say("hold")
+    assert (await desk.ask("PATCH", "/v1/operations/store.write", more)).status_code == 200
+    assert (await desk.ask("PATCH", "/v1/operations/store.read", {**more, "percent": 1})).status_code == 200
+    await say("hold")
+    answer = await desk.ask("PATCH", "/v1/operations/store.read", {**more, "skip": True}, by="operator")
+    assert answer.status_code == 403
+    answer = await desk.ask("PATCH", "/v1/operations/store.read", {**more, "skip": True})
+    assert answer.status_code == 200
+    assert answer.json()["changed"]["detector_hold"] == {"before": "store.read: errors: evidence 62 %", "after": "skip"}
+    (entry, *_) = (await desk.ask("GET", "/v1/audit", by="viewer")).json()["items"]
+    assert entry["changed"]["detector_hold"] == ["store.read: errors: evidence 62 %", "skip"]

@@ -25,6 +25,7 @@ async def place(
 ) -> AsyncIterator[Bench]:
     content = live(migration(sides), 100)
     content["operations"]["item.get"]["failure_codes"] = ["internal"]
+    content["operations"]["item.get"]["failure_statuses"] = [429, 500]
     async with bench(tmp_path, redis.url, content, express=request.param) as place:
         place.prepare()
         await place.boot()
@@ -95,3 +96,16 @@ async def test_a_side_that_fails_every_call_in_words_is_taken_out(worker: Worker
         while not worker.counters.get("killed"):
             assert (await c.ask(post("/mcp", CALL, "content-type: application/json"))).status == 200
     assert worker.counters["killed"] == ["operation:item.get"]
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(429, "failure"), (500, "failure"), (501, "client_error")])
+async def test_the_statuses_that_blame_a_side_can_be_declared(
+    worker: WorkerProcess, sides: Sides, status: int, outcome: str
+) -> None:
+    answers(sides[Side.NEW], b"HTTP/1.1 %d x\r\ncontent-length: 0\r\n\r\n" % status)
+    async with client(worker.port) as c:
+        answer = await c.ask(get("/items/1", "x-key: k"))
+    if outcome == "client_error":
+        # It is new's answer, and no failure that old would have to make good.
+        assert answer.status == status
+    await until(lambda: outcomes(worker) == {outcome: 1}, "it is counted")

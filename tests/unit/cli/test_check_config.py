@@ -91,6 +91,7 @@ def test_the_document_says_everything_that_was_compiled(file: Path, capsys: pyte
                 "body_limit": 1048576,
                 "strict": False,
                 "failure_codes": [],
+                "failure_statuses": None,
                 "stage": "live",
                 "percent": 12.5,
                 "mirror_percent": 5,
@@ -104,6 +105,7 @@ def test_the_document_says_everything_that_was_compiled(file: Path, capsys: pyte
                 "body_limit": 1048576,
                 "strict": True,
                 "failure_codes": [],
+                "failure_statuses": None,
                 "stage": "live",
                 "percent": 12.5,
                 "mirror_percent": 0,
@@ -112,7 +114,14 @@ def test_the_document_says_everything_that_was_compiled(file: Path, capsys: pyte
         "default": {"class": "write", "side": "old", "deadlines": phases, "body_limit": None},
         "deny_paths": ["/v1/workspaces"],
         "trusted_proxies": [],
-        "thresholds": {"error_rate": 0.05, "p95_ratio": 2.0, "consistency": 0.9999},
+        "thresholds": {
+            "error_rate": 0.05,
+            "p95_ratio": 2.0,
+            "consistency": 0.9999,
+            "profile": "balanced",
+            "window_s": 60.0,
+            "min_samples": 200,
+        },
         "steps_percent": [1, 5, 25, 50, 100],
     }
 

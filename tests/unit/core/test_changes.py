@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.changes import Change, Changed, change_group, change_operation
+from gateway.core.detect.guard import POOLED
 from gateway.core.file_changes import adopt_new, apply_file, difference, initial_policy
 from gateway.core.file_policy import FilePolicy
 from gateway.core.kills import TRIP_COOL_DOWN, kill_is_lossless, rearm, scope_exists
@@ -31,7 +32,7 @@ from gateway.core.model import (
 )
 from gateway.core.percent import parse_percent
 from gateway.core.roles import Role
-from gateway.core.rules import RuleViolation
+from gateway.core.rules import RuleViolation, check_holds
 from gateway.core.snapshot import is_bound, lead_of, progress, settled_policies
 from gateway.core.stages import TABLE, next_stages, previous_stages, rank, stages_of
 from tests.unit.core.migrations import (
@@ -630,3 +631,29 @@ def test_a_refusal_from_any_stage_names_a_command_that_is_legal(
     except RuleViolation as refused:
         if refused.legal is not None:
             obey(over, now, refused.legal)
+
+
+# --- while a detector holds ----------------------------------------------------------------------------------------
+
+
+def moved_while(holds: dict[str, str], change: Change, *, skip: bool = False) -> str | None:
+    over = definition([operation("a", READ, group="store"), operation("b", READ, group="store")], Writes.SHARED)
+    before = policy({"a": at(LIVE, 25), "b": at(LIVE, 25)})
+    return check_holds(over, before, change_operation(over, before, "a", change).policy, holds, skip=skip)
+
+
+@pytest.mark.parametrize("holding", ["a", POOLED])
+def test_nothing_more_goes_to_new_while_a_detector_holds(holding: str) -> None:
+    refused = violation(lambda: moved_while({holding: "errors"}, Change(percent=share(50))))
+    assert refused.rule == "detector_hold"
+    assert refused.legal == "crossfade share a 50 --skip --reason …"
+    assert moved_while({holding: "errors"}, Change(percent=share(50)), skip=True) == "a: errors"
+
+
+@pytest.mark.parametrize("change", [Change(percent=share(10)), Change(stage=OFF), Change(mirror=share(50))])
+def test_less_may_always_go_to_new_and_copies_too(change: Change) -> None:
+    assert moved_while({"a": "errors"}, change) is None
+
+
+def test_a_detector_that_holds_elsewhere_keeps_nobody() -> None:
+    assert moved_while({"b": "errors"}, Change(percent=share(50))) is None

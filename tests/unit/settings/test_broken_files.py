@@ -91,6 +91,8 @@ CASES: dict[str, Break] = {
     "error rate above one": top("thresholds: {error_rate: 5}", "thresholds.error_rate", "less than or equal to 1"),
     "error rate infinite": top("thresholds: {error_rate: .inf}", "thresholds.error_rate", "a finite number"),
     "ratio of one": top("thresholds: {p95_ratio: 1}", "thresholds.p95_ratio", "must be greater than 1"),
+    "window of few": top("thresholds: {min_samples: 20}", "thresholds.min_samples", "greater than or equal to 200"),
+    "profile unknown": top("thresholds: {profile: literal}", "thresholds.profile", "strict, window"),
     "consistency of nothing": top("thresholds: {consistency: 0}", "thresholds.consistency", "must be greater than 0"),
     "text for a mapping": Break(
         "mcp: {path: /mcp}", "mcp: /mcp", 2, "mcp", 'must be a mapping (key: value), not "/mcp"'

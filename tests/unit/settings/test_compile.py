@@ -43,6 +43,9 @@ CASES: dict[str, Break] = {
     "a phase beyond the whole of the default": top(
         "default: {deadline_s: 1, deadlines: {send_s: 2}}", "default.deadlines.send_s", "2 s exceeds the 1 s"
     ),
+    "a failure status of success": change(
+        "failure_statuses: [200]", "failure_statuses[0]", "greater than or equal to 400"
+    ),
     "a failure code in capitals": change("failure_codes: [Gone]", "failure_codes[0]", '"Gone" is no problem code'),
     "a failure code twice": change("failure_codes: [a, b, a]", "failure_codes[2]", "a stands in this list already"),
     "everything denied": top("deny_paths: [/]", "deny_paths[0]", "denies every path"),

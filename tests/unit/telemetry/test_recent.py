@@ -56,4 +56,4 @@ def test_signals_tell_what_old_did_as_well() -> None:
     counters = RequestCounters(Clock())
     answered(counters, Side.OLD, Outcome.FAILURE, 0.01)
     answered(counters, Side.OLD, Outcome.OK, 0.01)
-    assert counters.signals()["a"] == [0, 0, 0, 0, 0, 0, 2, 1]
+    assert counters.signals()["a"] == [0, 0, 0, 0, 0, 0, 2, 1, 0, 0]

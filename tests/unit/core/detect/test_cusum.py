@@ -196,10 +196,10 @@ def test_ten_failures_in_a_row_are_a_floor() -> None:
 
 def test_silence_is_a_floor() -> None:
     silence = Silence()
-    assert not silence.tick(9, 0, 0.0, None)
-    assert not silence.tick(10, 0, 10.0, None)
-    assert not silence.tick(30, 0, 14.9, None)
-    assert silence.tick(30, 0, 15.0, None)
+    assert not silence.tick(9, 0, 0.0, 1.0)
+    assert not silence.tick(10, 0, 10.0, 1.0)
+    assert not silence.tick(30, 0, 14.9, 1.0)
+    assert silence.tick(30, 0, 15.0, 1.0)
     assert not silence.tick(30, 1, 15.1, None)
     assert not silence.tick(30, 0, 16.0, 8.0)
     assert not silence.tick(30, 0, 22.0, 8.0)
@@ -209,3 +209,22 @@ def test_silence_is_a_floor() -> None:
 def test_what_the_limit_of_latency_means() -> None:
     assert share_above_limit(2.0, 1.0) == pytest.approx(0.05, abs=1e-4)
     assert share_above_limit(1.0, 0.5) < 0.005
+
+
+def test_a_window_forgets_says_how_far_it_is_and_what_it_lacks() -> None:
+    rule = WindowRule(0.05, window_s=10.0)
+    assert rule.tick(100, 6, 0.0, "mark") is None
+    assert rule.evidence == pytest.approx(0.6)
+    assert rule.needed() == 100
+    found = rule.tick(100, 6, 1.0)
+    assert found is not None
+    assert (found.n, found.k, found.since, found.mark) == (200, 12, 0.0, "mark")
+    assert rule.evidence == 1
+    # The first tick leaves the window without anything new.
+    assert rule.tick(0, 0, 10.5) is None
+    assert rule.evidence == pytest.approx(0.6)
+    rule.tick(0, 0, 11.0)
+    assert rule.evidence == 0
+    rule.tick(300, 300, 12.0)
+    rule.reset()
+    assert rule.tick(1, 0, 12.25) is None

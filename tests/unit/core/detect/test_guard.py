@@ -8,9 +8,16 @@ import pytest
 
 from gateway.core.detect.cusum import Excursion, Signal
 from gateway.core.detect.guard import Counted, Guard, GuardState
-from gateway.core.detect.latency import Baseline, Concurrent, is_confirmed
+from gateway.core.detect.latency import (
+    Baseline,
+    Concurrent,
+    hour_of_week,
+    is_confirmed,
+    is_confirmed_together,
+    reference_p95_s,
+)
 from gateway.core.histogram import Histogram
-from gateway.core.model import Thresholds
+from gateway.core.model import WINDOW, Thresholds
 
 
 def always(_: Excursion) -> bool:
@@ -104,6 +111,31 @@ def test_a_trip_says_why() -> None:
     assert "of" in run.guard.tripped.reason()
 
 
+def test_a_window_decides_where_the_profile_says_so() -> None:
+    run = Run()
+    run.guard = Guard(Thresholds(profile=WINDOW, window_s=10.0, min_samples=200))
+    # 200 requests, 6 % of them failed: too little for any other profile.
+    assert run.ticks(7, Counted(n=25, errors=2, timed=25)) == []
+    assert run.ticks(1, Counted(n=25, errors=2, timed=25)) == [Signal.ERRORS]
+    assert run.guard.scores()["errors"] == 1
+
+
+def test_mirrored_failures_hold_and_never_trip() -> None:
+    run = Run()
+    for _ in range(20):
+        run.now += 0.25
+        run.guard.watch(Counted(copied=10, copied_errors=10), run.now)
+    assert run.guard.is_held
+    assert run.guard.tripped is None
+
+
+def test_mirrored_mismatches_hold() -> None:
+    run = Run()
+    for _ in range(20):
+        run.guard.watch(Counted(compared=10, mismatches=5), run.now)
+    assert run.guard.is_held
+
+
 # --- the limit of latency ------------------------------------------------------------------------------------------
 
 
@@ -167,3 +199,56 @@ def test_a_baseline_that_says_too_little_holds_and_none_at_all_leaves_the_limit(
     assert is_confirmed(Concurrent(slow, histogram(0.1, times=5)), 2.0, 0.2) is None
     assert is_confirmed(Concurrent(slow, Histogram()), 2.0, 0.2) is True
     assert is_confirmed(Concurrent(Histogram(), histogram(0.1, times=50)), 2.0, 0.2) is None
+
+
+def test_what_hangs_counts_on_both_sides_alike() -> None:
+    quick = histogram(0.05, times=40)
+    assert is_confirmed(Concurrent(quick, quick, 20, 0), 2.0, 0.2) is True
+    assert is_confirmed(Concurrent(quick, quick, 20, 20), 2.0, 0.2) is False
+    # Old answers little, but it does.
+    assert is_confirmed(Concurrent(Histogram(), histogram(0.05, times=5), 20, 0), 2.0, 0.2) is True
+    assert is_confirmed(Concurrent(Histogram(), histogram(0.05, times=4), 20, 0), 2.0, 0.2) is None
+
+
+def test_a_baseline_that_is_silent_just_now_is_waited_for() -> None:
+    assert is_confirmed(Concurrent(histogram(1.0, times=50), Histogram(), has_baseline=True), 2.0, 0.2) is None
+
+
+def test_together_shares_are_compared_within_each_operation() -> None:
+    quick, slow = histogram(0.02, times=100), histogram(4.0, times=100)
+    few_quick, few_slow = histogram(0.02, times=20), histogram(4.0, times=20)
+    # Both sides of one operation are slow, and new has most of it.
+    mixed = [(Concurrent(few_quick, quick), 0.04), (Concurrent(slow, few_slow), 2.0)]
+    assert is_confirmed_together(mixed, 2.0) is False
+    assert is_confirmed_together([(Concurrent(histogram(0.2, times=20), quick), 0.04)] * 2, 2.0) is True
+    assert is_confirmed_together([(Concurrent(few_quick, Histogram()), 0.04)], 2.0) is True
+    assert is_confirmed_together([(Concurrent(few_quick, Histogram(), has_baseline=True), 0.04)], 2.0) is None
+
+
+def test_where_old_serves_nobody_its_answers_to_copies_and_then_the_past_are_the_baseline() -> None:
+    baseline = Baseline()
+    baseline.refer(0.4)
+    assert baseline.source == "reference"
+    assert baseline.limit_s == 0.8
+    baseline.note(Histogram(), 5.0, histogram(0.1, times=100))
+    assert baseline.source == "copied"
+    assert baseline.limit_s == pytest.approx(0.2, rel=0.03)
+    baseline.note(histogram(0.3, times=100), 10.0, histogram(0.1, times=100))
+    baseline.refer(0.4)
+    assert baseline.source == "served"
+    assert baseline.limit_s == pytest.approx(0.6, rel=0.03)
+    served, copied = histogram(0.3, times=100), histogram(0.1, times=100)
+    for second in range(20, 4000, 10):
+        baseline.note(served, float(second), copied)
+    assert baseline.source == "kept"
+    baseline.refer(0.4)
+    assert baseline.source == "reference"
+
+
+def test_a_reference_is_of_this_hour_else_of_one_alike_else_the_longest() -> None:
+    known = {10: 0.1, 34: 0.2, 50: 0.9}
+    assert reference_p95_s(known, 10) == 0.1
+    assert reference_p95_s(known, 58) == 0.2
+    assert reference_p95_s(known, 5) == 0.9
+    assert reference_p95_s({}, 5) is None
+    assert hour_of_week(1_700_000_000) == hour_of_week(1_700_000_000 + 7 * 86_400) != hour_of_week(1_700_003_600)
