@@ -17,8 +17,8 @@ Signals = Mapping[str, Sequence[int]]
 Hanging = Mapping[str, Sequence[int]]
 """By operation: requests that wait and are late already, of new and of old. Of this moment, not cumulative."""
 Histograms = Mapping[str, Mapping[str, Sequence[int]]]
-"""By operation and source: bucket, count, bucket, …; cumulative. `copied` are old's answers to copies, `rehearsed` those
-of `old` that a drill asked for."""
+"""By operation and source: bucket, count, bucket, …; cumulative. `copied` are what old answers to copies, `rehearsed` what
+it answers to a drill."""
 
 SOURCES: Final = ("new", "old", "copied", "rehearsed")
 _INT: Final = {int}
