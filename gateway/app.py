@@ -19,7 +19,7 @@ from gateway.core.counts import Counts, add
 from gateway.core.drill import DrillOrder, Fault
 from gateway.core.mirroring import read_copy_fields
 from gateway.core.model import Definition, Instance, Side, SideDefinition
-from gateway.core.snapshot import Snapshot
+from gateway.core.snapshot import Plan, Snapshot
 from gateway.drill.faulty import AlteredSide
 from gateway.drill.following import DrillFollower
 from gateway.edge.express import ExpressLane
@@ -42,7 +42,7 @@ from gateway.settings.addresses import parse_instance
 from gateway.settings.gateway_file import GatewaySettings
 from gateway.shadow.copies import CopyPolicy
 from gateway.shadow.limits import ShadowLimits
-from gateway.shadow.mirror import Mirror
+from gateway.shadow.mirror import OWN_CONNECTIONS, Mirror
 from gateway.state.connect import REDIS_ERRORS, RedisClient, connect
 from gateway.state.counters import CounterStore
 from gateway.state.drills import DrillStore
@@ -164,7 +164,7 @@ class DataPlane:
             self._shadow_limits,
             self._counters,
             _Evidence(self._evidence, self._counters),
-            self._is_mirrored,
+            self._plan_of,
             random.random,
             self._secret,
         )
@@ -223,6 +223,7 @@ class DataPlane:
             self._drill_switched,
         )
         self.state.feed.subscribe(self._drill.policy_changed)
+        self.state.feed.subscribe(self._shadow.policy_changed)
         self._plane.floor = AbsenceFloor(time.monotonic, tripper.trip_all)
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
@@ -349,11 +350,10 @@ class DataPlane:
             # Whatever old says to a copy differs from what new has served; no client sees anything of it.
             self._copied_to[Side.OLD] = AlteredSide(self._copiers[Side.OLD], order.touches)
 
-    def _is_mirrored(self, operation: str) -> bool:
-        """Whether the policy in force still mirrors an operation."""
+    def _plan_of(self, operation: str) -> Plan | None:
+        """The plan in force of an operation."""
         snapshot = self.state.feed.current
-        plan = snapshot.plans.get(operation) if snapshot is not None else None
-        return plan is not None and plan.mirror_limit > 0
+        return snapshot.plans.get(operation) if snapshot is not None else None
 
     async def _follow_shadow(self) -> None:
         """Writes evidence, and learns what operators have accepted, behind the requests."""
@@ -372,8 +372,8 @@ class DataPlane:
 
     def _build_copiers(self, definition: Definition) -> dict[Side, SideUpstream]:
         """Clients for copies: connections, limits and judgement of instances of their own."""
-        concurrency = self._shadow_limits.concurrency
-        limits = replace(self._upstream_limits, connections=concurrency, idle_connections=concurrency)
+        connections = self._shadow_limits.concurrency + OWN_CONNECTIONS
+        limits = replace(self._upstream_limits, connections=connections, idle_connections=connections)
         return {side: SideUpstream(replace(definition.sides[side], health=None), limits) for side in Side}
 
     def _build_upstreams(self, definition: Definition) -> dict[Side, SideUpstream]:

@@ -242,6 +242,9 @@ class Witness(Protocol):
     def lost(self, why: Unmirrored) -> None:
         """No answer, or no more of it."""
 
+    def withdraw(self) -> None:
+        """Nothing was sent, and the request is decided anew: another witness hears of its answer."""
+
 
 class Shadow(Protocol):
     """Mirrors reads, as the data plane sees it. Never waits."""
@@ -322,8 +325,8 @@ class ShadowObserver(Protocol):
         """A side has answered a copy of a read, or has not."""
         ...
 
-    def compared(self, operation: str, result: str) -> None:
-        """A pair was judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when it was."""
+    def compared(self, operation: str, result: str, count: int = 1) -> None:
+        """Pairs were judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when they were."""
         ...
 
 

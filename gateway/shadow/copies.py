@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,7 +26,13 @@ class CopyPolicy:
     replacing: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def copy_for(read: ServedRead, side: Side, policies: Mapping[Side, CopyPolicy], deadline_s: float) -> UpstreamRequest:
+def copy_for(
+    read: ServedRead,
+    side: Side,
+    policies: Mapping[Side, CopyPolicy],
+    deadline_s: float,
+    holds: Callable[[], bool],
+) -> UpstreamRequest:
     """The copy of a read.
 
     Args:
@@ -34,6 +40,7 @@ def copy_for(read: ServedRead, side: Side, policies: Mapping[Side, CopyPolicy], 
         side: For whom; the serving side gets copies too, for learning and for a second look.
         policies: By side.
         deadline_s: Bounds the whole exchange, where the operation does not bound it more.
+        holds: Whether it is still wanted, asked when it waited for a connection.
     """
     policy = policies[side]
     dropped = {name for name, _ in policy.replacing}
@@ -53,6 +60,6 @@ def copy_for(read: ServedRead, side: Side, policies: Mapping[Side, CopyPolicy], 
         read.request,
         headers=[*headers, *policy.replacing, _MARK],
         deadlines=replace(read.request.deadlines, total_s=bound_s),
-        holds=None,
+        holds=holds,
         upgrade=None,
     )

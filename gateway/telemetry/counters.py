@@ -197,13 +197,13 @@ class RequestCounters:
         sides = self._copies.setdefault(operation, {Side.OLD: Cell(), Side.NEW: Cell()})
         sides[side].note(outcome, seconds)
 
-    def compared(self, operation: str, result: str) -> None:
+    def compared(self, operation: str, result: str, count: int = 1) -> None:
         """See `ports.ShadowObserver`."""
         figures = self._rehearsed if operation == self.drilled else self._compared
         counts = figures.get(operation)
         if counts is None:
             counts = figures[operation] = Counter()
-        counts[result] += 1
+        counts[result] += count
 
     def blob(self) -> dict[str, Any]:
         """Everything counted so far, for JSON."""

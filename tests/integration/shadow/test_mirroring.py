@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -14,29 +13,14 @@ from gateway.core.model import Side
 from gateway.state.connect import connect
 from gateway.state.evidence import EvidenceStore
 from tests.integration.shadow.conftest import QUICK, JsonSide, mirrored
+from tests.integration.shadow.scene import JSON, ask, children, compared, is_running, mirror, shadow
 from tests.support.raw_upstream import Peer, answer, chunked_answer
 from tests.support.redis_process import RedisProcess
 from tests.support.sides import StubSide, client, get, post
 from tests.support.waiting import until, until_async
 from tests.support.worker import Bench, WorkerProcess
 
-JSON = b"content-type: application/json"
 READ = ("x-key: k", "authorization: Bearer of-a-client", "cookie: a=b", "x-request-id: request-1")
-
-
-def mirror(worker: WorkerProcess, operation: str = "item.get") -> dict[str, int]:
-    found: dict[str, int] = worker.counters.get("mirror", {}).get(operation, {})
-    return found
-
-
-def compared(worker: WorkerProcess, operation: str = "item.get") -> dict[str, int]:
-    found: dict[str, int] = worker.counters.get("comparisons", {}).get(operation, {})
-    return found
-
-
-async def ask(worker: WorkerProcess, *requests: bytes) -> list[int]:
-    async with client(worker.port) as c:
-        return [(await c.ask(request)).status for request in requests]
 
 
 async def test_a_read_goes_to_the_other_side_too_and_matches(
@@ -172,10 +156,9 @@ async def test_a_side_that_hangs_costs_the_client_nothing(worker: WorkerProcess,
     old.content = "x" * 60_000
     statuses = await ask(worker, *(get("/items/1", "x-key: k") for _ in range(1500)))
     assert statuses == [200] * 1500
-    await until(lambda: sum(mirror(worker).values()) + worker.counters["shadow"]["queued"] == 1500, "all are counted")
-    shadow = worker.counters["shadow"]
-    assert shadow["running"] <= 64
-    assert shadow["held_bytes"] <= 32 << 20
+    await until(lambda: sum(mirror(worker).values()) + shadow(worker)["queued"] == 1500, "all are counted")
+    assert shadow(worker)["running"] <= 64
+    assert shadow(worker)["held_bytes"] <= 32 << 20
     assert mirror(worker)["queue_full"] > 0
 
 
@@ -195,12 +178,13 @@ async def test_a_kill_stops_copies_that_wait(place: Bench, worker: WorkerProcess
 
     new.stub.script = hang
     await ask(worker, *(get("/items/1", "x-key: k") for _ in range(100)))
-    await until(lambda: len(new.copies) == 64, "as many as may are on their way")
+    await until(lambda: len(new.copies) == 8 and shadow(worker)["queued"] == 92, "a few are on their way")
     (place.data_dir / "KILL").write_text("all\n")
-    await until(lambda: worker.counters.get("killed") == ["all"], "the kill is in force")
+    await until(lambda: mirror(worker) == {"sent": 8, "kill": 92}, "what waited is gone at once")
     await ask(worker, get("/items/1", "x-key: k"))
-    await until(lambda: mirror(worker).get("kill") == 1, "nothing is mirrored any more")
-    assert len(new.copies) == 64
+    await until(lambda: mirror(worker).get("kill") == 93, "nothing is mirrored any more")
+    assert len(new.copies) == 8
+    assert shadow(worker)["queued"] == 0
 
 
 async def test_a_difference_is_suspected_at_once_and_counts_when_it_stays(
@@ -210,8 +194,8 @@ async def test_a_difference_is_suspected_at_once_and_counts_when_it_stays(
     await ask(worker, get("/items/1", "x-key: k", "x-request-id: the-request"))
     await until(lambda: compared(worker) == {"suspected": 1}, "it is suspected")
     await until(lambda: compared(worker) == {"suspected": 1, "settled": 1, "mismatch": 1}, "it is a mismatch")
-    # Once for the client, twice again; and as many copies.
-    assert len(old.stub.requests) == len(new.stub.requests) == 3
+    # Once for the client, and before and after each further copy.
+    assert (len(old.stub.requests), len(new.stub.requests)) == (5, 3)
     async with connect(redis.url) as store:
         evidence = EvidenceStore(store, "shop")
 
@@ -264,17 +248,6 @@ async def test_nothing_of_it_outlives_the_worker(worker: WorkerProcess, old: Jso
     worker.process.kill()
     worker.process.wait()
     await until(lambda: not is_running(pid), "the process that compares ends")
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 async def test_noise_is_learnt_and_passes_once_it_is_accepted(
