@@ -165,6 +165,7 @@ class DataPlane:
             self._counters,
             _Evidence(self._evidence, self._counters),
             self._plan_of,
+            lambda operation: operation == self._counters.drilled,
             random.random,
             self._secret,
         )

@@ -25,6 +25,10 @@ class Unmirrored(StrEnum):
     """MCP headers named a read, and the body did not say so."""
     CONDITIONAL = "conditional"
     """Ranges and conditions are about one side's copy."""
+    SECRET = "secret"  # noqa: S105 - a reason
+    """It holds a secret, and the other side is not trusted with any."""
+    UNSHARED = "unshared"
+    """The other side cannot know what this one was told: the group says `writes: none`, and its keys have moved."""
     NOT_ACCEPTED = "not_accepted"
     """The serving side gave no whole answer, failed, or turned the request away."""
     CLIENT_GONE = "client_gone"

@@ -238,6 +238,21 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Secrets:
+    """What in a request of an operation is its client's secret.
+
+    Attributes:
+        headers: Lower-case names of header fields.
+        arguments: Names in the query and among the arguments.
+        is_declared: The file lists them: other names are no secrets in query and arguments.
+    """
+
+    headers: frozenset[str] = frozenset({"authorization", "cookie"})
+    arguments: frozenset[str] = frozenset({"token"})
+    is_declared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """A named call.
 
@@ -252,6 +267,7 @@ class Operation:
         strict: Whether a killed read of a pending key is refused rather than answered stale.
         failure_codes: Problem codes in an answer that blame the side.
         comparison: How the answers of both sides are compared.
+        secrets: What a side that is not trusted must not see.
     """
 
     name: str
@@ -264,6 +280,7 @@ class Operation:
     strict: bool = False
     failure_codes: frozenset[str] = frozenset()
     comparison: ComparisonRules = _PLAIN_COMPARISON
+    secrets: Secrets = Secrets()
 
 
 @dataclass(frozen=True, slots=True)

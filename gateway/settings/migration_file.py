@@ -135,6 +135,7 @@ class OperationShape(Shape):
     body_limit: Bytes = 1 << 20
     strict: bool = False
     failure_codes: list[str] = Field(default_factory=list)
+    secrets: list[str] | None = None
     compare: CompareShape = CompareShape()
 
 
@@ -181,6 +182,7 @@ class MigrationShape(Shape):
     default: DefaultShape = DefaultShape()
     deny_paths: list[str] = Field(default_factory=lambda: ["/v1/workspaces"])
     trusted_proxies: list[str] = Field(default_factory=list)
+    secrets: list[str] | None = None
     thresholds: ThresholdsShape = ThresholdsShape()
     incidents: IncidentsShape | None = None
     drills: DrillsShape | None = None

@@ -11,7 +11,7 @@ from gateway.core.compare.answers import Answer
 from gateway.core.compare.noise import ENOUGH_PAIRS, learn
 from gateway.core.compare.rules import ComparisonRules, Relax
 from gateway.core.mirroring import Unmirrored
-from gateway.core.model import Definition, Side
+from gateway.core.model import Definition, Side, Stage, Writes
 from gateway.core.snapshot import Plan
 from gateway.errors import RevokedError, UpstreamError
 from gateway.ports import EvidenceSink, ServedRead, ShadowObserver, Upstream, UpstreamRequest, Witness
@@ -19,13 +19,14 @@ from gateway.shadow.budget import Budget, Holding, Level, size_of_fields, size_o
 from gateway.shadow.compare_process import command
 from gateway.shadow.comparing import Comparing
 from gateway.shadow.copier import Copier, Job
-from gateway.shadow.copies import CopyPolicy, copy_for
+from gateway.shadow.copies import CopyPolicy, copy_for, holds_secret_of, is_trusted
 from gateway.shadow.judging import REREADS_AT_ONCE, Judge
 from gateway.shadow.limits import ShadowLimits
 from gateway.shadow.recording import Fetch, NoRoomError, Recording, fetch
 from gateway.shadow.standing import Standing
 
 _LEARNING_AT_ONCE: Final = 8
+_MOVED: Final = frozenset({Stage.LIVE, Stage.RAMPDOWN})
 _PERCENT: Final = 100
 
 OWN_CONNECTIONS: Final = REREADS_AT_ONCE + _LEARNING_AT_ONCE
@@ -44,6 +45,7 @@ class Mirror:
         observer: ShadowObserver,
         evidence: EvidenceSink,
         plan_of: Callable[[str], Plan | None],
+        is_drilled: Callable[[str], bool],
         draw: Callable[[], float],
         secret: bytes,
     ) -> None:
@@ -57,12 +59,14 @@ class Mirror:
             observer: Counts.
             evidence: Keeps what differs.
             plan_of: The plan in force of an operation: a kill is not outrun by who waits.
+            is_drilled: Whether a drill makes an operation's answers differ.
             draw: Random numbers from 0 to 1, for the sample that is learnt from.
             secret: Key of digests in evidence.
         """
         self._limits = limits
         self._observer = observer
         self._standing = Standing(plan_of)
+        self._is_drilled = is_drilled
         self._draw = draw
         self._secret = secret
         self._sides = sides
@@ -96,6 +100,9 @@ class Mirror:
 
     def witness(self, read: ServedRead) -> Witness | None:
         """See `ports.Shadow`."""
+        if self._is_unshared(read):
+            self._observer.mirrored(read.plan.operation.name, Unmirrored.UNSHARED)
+            return None
         holding = Holding(self._budget, Level.NEW)
         if not holding.grow(size_of_request(read.request)):
             self._observer.mirrored(read.plan.operation.name, self._full())
@@ -185,18 +192,36 @@ class Mirror:
     def _rules_of(self, operation: str) -> ComparisonRules:
         return self._rules.get(operation, _NONE)
 
+    def _is_unshared(self, read: ServedRead) -> bool:
+        """Whether the other side cannot know what this one was told.
+
+        Up to `shadow_read` an operator may have copied what old holds. From `live` on each side is told things of its
+        own, and nobody carries them over. A drill means to differ.
+        """
+        plan = read.plan
+        return plan.group.writes is Writes.NONE and plan.stage in _MOVED and not self._is_drilled(plan.operation.name)
+
     def _full(self) -> Unmirrored:
         """Which queue it is that fills the budget."""
         is_comparing = self.comparing.held_bytes * 2 > self._budget.held
         return Unmirrored.COMPARISON_FULL if is_comparing else Unmirrored.QUEUE_FULL
 
     def _offer(self, job: Job) -> None:
-        read = job.read
-        if not self._standing.is_wanted(read.plan.operation.name):
+        why = self._why_not(job.read)
+        if why is not None:
             job.holding.release()
-            self._observer.mirrored(read.plan.operation.name, Unmirrored.KILL)
+            self._observer.mirrored(job.read.plan.operation.name, why)
         else:
-            self._copiers[read.side.other].offer(job)
+            self._copiers[job.read.side.other].offer(job)
+
+    def _why_not(self, read: ServedRead) -> Unmirrored | None:
+        """Why a read that was answered is not mirrored after all."""
+        if not self._standing.is_wanted(read.plan.operation.name):
+            return Unmirrored.KILL
+        # Looked at behind the client's answer, and for such a side alone: it has to be parsed.
+        if not is_trusted(read, read.side.other, self._policies) and holds_secret_of(read):
+            return Unmirrored.SECRET
+        return None
 
     def _copy(self, read: ServedRead, side: Side) -> UpstreamRequest:
         return copy_for(read, side, self._policies, self._limits.deadline_s, self._standing.holder(read))
