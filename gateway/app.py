@@ -306,7 +306,6 @@ class DataPlane:
             **(_decides_by(snapshot) if snapshot is not None else {"epoch": None}),
             "sides": {side.value: upstream.stats().state_blob() for side, upstream in self._upstreams.items()},
             "upstream": self._upstream_counts(),
-            "noise": self._shadow.noise(),
             "shadow": self._shadow.state(),
             "guards": self._evaluator.states(),
             **self._counters.blob(),
@@ -320,12 +319,16 @@ class DataPlane:
         """Lays the counters where control finds them; never waits."""
         self._published.publish(self._name, self.blob())
 
+    async def settle(self) -> None:
+        """Ends the shadow: whatever it has begun is counted when this returns. The server has drained by then."""
+        await self._shadow.aclose()
+
     async def aclose(self) -> None:
         """Ends everything. The server has drained by then."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._shadow.aclose()
+        await self.settle()
         await self._signals.forget([self._signals.process])
         await self._evidence.flush()
         await self._published.aclose()
@@ -367,6 +370,8 @@ class DataPlane:
                 if not has_secret:
                     self._shadow.use_secret(await self._evidence.secret(self._secret))
                     has_secret = True
+                if (noise := self._shadow.next_noise()) is not None:
+                    await self._published.publish_noise(self._name, self._incarnation, *noise)
             except REDIS_ERRORS:
                 # What was accepted before stays accepted.
                 continue

@@ -88,7 +88,6 @@ class Judge:
 
     Attributes:
         noise: What was seen of noise, by operation.
-        too_noisy: Operations of which too much is, to be compared.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class Judge:
         self._overflow = Overflow()
         self._is_closed = False
         self.noise: dict[str, NoiseCounts] = {}
-        self.too_noisy: frozenset[str] = frozenset()
+        self._too_noisy: set[str] = set()
 
     @property
     def rereading(self) -> int:
@@ -190,6 +189,13 @@ class Judge:
         known = self.noise.get(operation)
         return known.pairs if known is not None else 0
 
+    def mark_too_noisy(self, operation: str, *, is_so: bool) -> None:
+        """Says whether so much of an operation is noise that agreement in the rest says little."""
+        if is_so:
+            self._too_noisy.add(operation)
+        else:
+            self._too_noisy.discard(operation)
+
     async def aclose(self) -> None:
         """Gives up what waits to be read again; each is counted."""
         self._is_closed = True
@@ -206,7 +212,7 @@ class Judge:
             return Why.CANDIDATE_ERROR if read.side is Side.OLD else Why.BASELINE_ERROR
         if not self._standing.is_same_stage(read):
             return _STAGE_CHANGED
-        return _TOO_NOISY if read.plan.operation.name in self.too_noisy else None
+        return _TOO_NOISY if read.plan.operation.name in self._too_noisy else None
 
     def _take(self, read: ServedRead, verdict: Verdict, version: str, holding: Holding) -> None:
         operation = read.plan.operation.name

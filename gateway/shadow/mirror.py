@@ -76,6 +76,7 @@ class Mirror:
         self._relaxed: Mapping[str, Mapping[str, Relax]] = {}
         self._rules: dict[str, ComparisonRules] = {}
         self._learning: set[asyncio.Task[None]] = set()
+        self._told: dict[str, dict[str, Any]] = {}
         self._budget = Budget(limits.queue_bytes)
         self.comparing = Comparing(limits.compare_s, command(limits.body_bytes))
         self._judge = Judge(
@@ -139,22 +140,25 @@ class Mirror:
             self._secret = secret
             self.comparing.use(self._rules, self._secret)
 
-    def noise(self) -> dict[str, Any]:
-        """What was seen of noise, by operation, for JSON."""
-        return {name: counts.blob() for name, counts in self._judge.noise.items()}
+    def next_noise(self) -> tuple[str, dict[str, Any]] | None:
+        """An operation of whose noise more was seen since it was given away here, and what was; None: there is none.
+
+        One at a time, in turn, and judged on the way: all of them together would take the loop tens of milliseconds.
+        """
+        fresh = [name for name in self._judge.noise if name not in self._told]
+        for name in (*fresh, *self._told):
+            blob = self._judge.noise[name].blob()
+            if blob != self._told.pop(name, None):
+                self._told[name] = blob
+                self._judge.mark_too_noisy(name, is_so=learn(blob, {}).is_too_noisy)
+                return name, blob
+            self._told[name] = blob
+        return None
 
     def policy_changed(self) -> None:
         """Another policy is in force: what waits and is not mirrored any more goes."""
         for copier in self._copiers.values():
             copier.policy_changed()
-
-    def judge_noise(self) -> None:
-        """Finds out anew which operations are too noisy to be compared."""
-        self._judge.too_noisy = frozenset(
-            name
-            for name, counts in self._judge.noise.items()
-            if learn(counts.blob(), self._relaxed.get(name, {})).is_too_noisy
-        )
 
     def state(self) -> dict[str, int]:
         """How it stands now, for metrics."""

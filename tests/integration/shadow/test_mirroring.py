@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import signal
+from typing import Any
 
 import pytest
 
 from gateway.core.model import Side
 from gateway.state.connect import connect
+from gateway.state.counters import CounterStore
 from gateway.state.evidence import EvidenceStore
 from tests.integration.shadow.conftest import QUICK, JsonSide, mirrored
 from tests.integration.shadow.scene import JSON, ask, children, compared, is_running, mirror, shadow, started
@@ -279,6 +281,40 @@ async def test_nothing_of_it_outlives_the_worker(worker: WorkerProcess, old: Jso
     await until(lambda: not is_running(pid), "the process that compares ends")
 
 
+async def noise_of(redis: RedisProcess, pairs: int) -> dict[str, Any]:
+    """What the worker has published of the operation's noise, once it knows so many pairs."""
+    found: dict[str, Any] = {}
+    async with connect(redis.url) as client_of_redis:
+        store = CounterStore(client_of_redis, "shop")
+
+        async def has_learnt() -> bool:
+            found.update((await store.read_all()).get("gateway-0", {}).get("noise", {}).get("item.get", {}))
+            return found.get("pairs") == pairs
+
+        await until_async(has_learnt, "it is learnt")
+    return found
+
+
+async def test_an_operation_that_is_mostly_noise_is_not_compared(
+    place: Bench, old: JsonSide, new: JsonSide, redis: RedisProcess
+) -> None:
+    place.settings = {"shadow": {**QUICK, "noise_percent": 100}}
+    place.prepare({"internal_token": "internal"})
+    worker = await place.start()
+    numbers = iter(range(10**6))
+    old.respond = new.respond = lambda _: answer(json.dumps({"a": next(numbers), "b": next(numbers)}).encode(), JSON)
+    await ask(worker, *(get("/items/1", "x-key: k") for _ in range(8)))
+    await noise_of(redis, pairs=8)
+
+    async def is_set_apart() -> bool:
+        before = compared(worker)
+        await ask(worker, get("/items/1", "x-key: k"))
+        await until(lambda: compared(worker) != before, "it is judged")
+        return "incomparable:too_noisy" in compared(worker)
+
+    await until_async(is_set_apart, "it is not compared any more")
+
+
 async def test_noise_is_learnt_and_passes_once_it_is_accepted(
     place: Bench, old: JsonSide, new: JsonSide, redis: RedisProcess
 ) -> None:
@@ -297,8 +333,7 @@ async def test_noise_is_learnt_and_passes_once_it_is_accepted(
 
     old.respond = new.respond = volatile
     await ask(worker, *(get("/items/1", "x-key: k") for _ in range(20)))
-    await until(lambda: worker.counters["noise"].get("item.get", {}).get("pairs") == 20, "it is learnt")
-    [proposal] = learn(worker.counters["noise"]["item.get"], {}).proposals
+    [proposal] = learn(await noise_of(redis, pairs=20), {}).proposals
     assert (proposal.path, proposal.relax, proposal.is_held) == ("$.at", Relax.SHAPE, False)
     async with connect(redis.url) as store:
         noise = NoiseStore(store, "shop")

@@ -173,19 +173,23 @@ async def test_what_is_under_way_when_the_worker_leaves_is_settled(
     place: Bench, stubs: dict[Side, StubSide], old: JsonSide, new: JsonSide
 ) -> None:
     worker = await started(place, mirrored(stubs), "leaving", shadow={**QUICK, "lag_s": 300})
-    new.content = {"a": 2}
+    hung: list[RawRequest] = []
+
+    async def serve(peer: Peer) -> None:
+        while True:
+            request = await peer.receive_request()
+            if b"/hang " in request.line:
+                hung.append(request)
+                await asyncio.Event().wait()
+            await peer.send(answer(b'{"a": 2}', JSON))
+
+    new.stub.script = serve
     await ask(worker, READ, READ)
     await until(lambda: compared(worker) == {"suspected": 2}, "they are suspected")
-    hang = asyncio.Event()
-
-    async def held(peer: Peer) -> None:
-        await peer.receive_request()
-        hang.set()
-        await asyncio.Event().wait()
-
-    new.stub.script = held
-    await ask(worker, get("/items/2", "x-key: k", "connection: close"))
+    await ask(worker, get("/items/hang", "x-key: k"))
+    await until(lambda: hung, "a copy is on its way")
     worker.process.terminate()
     await until(lambda: worker.process.poll() is not None, "it has left")
+    await until(lambda: compared(worker).get("settled") == 2, "its last word was heard")
     assert compared(worker) == {"suspected": 2, "settled": 2, "incomparable:stopped": 2}
     assert mirror(worker) == {"sent": 3, "stopped": 1}
