@@ -34,7 +34,7 @@ def compared(worker: WorkerProcess, operation: str = "item.get") -> dict[str, in
 
 def shadow(worker: WorkerProcess) -> dict[str, int]:
     """What the shadow holds now."""
-    found: dict[str, int] = worker.counters["shadow"]
+    found: dict[str, int] = worker.counters.get("shadow", {})
     return found
 
 
