@@ -21,7 +21,7 @@ from gateway.core.counts import Counts, add
 from gateway.core.drill import DrillOrder, Fault
 from gateway.core.mirroring import read_copy_fields
 from gateway.core.model import Definition, Instance, OperationClass, Side, SideDefinition
-from gateway.core.snapshot import Snapshot
+from gateway.core.snapshot import Plan, Snapshot
 from gateway.drill.faulty import AlteredSide
 from gateway.drill.following import DrillFollower
 from gateway.edge.express import ExpressLane
@@ -44,7 +44,7 @@ from gateway.settings.addresses import parse_instance
 from gateway.settings.gateway_file import GatewaySettings
 from gateway.shadow.copies import CopyPolicy
 from gateway.shadow.limits import ShadowLimits
-from gateway.shadow.mirror import Mirror
+from gateway.shadow.mirror import OWN_CONNECTIONS, Mirror
 from gateway.state.connect import REDIS_ERRORS, RedisClient, connect
 from gateway.state.counters import CounterStore
 from gateway.state.drills import DrillStore
@@ -172,7 +172,8 @@ class DataPlane:
             self._shadow_limits,
             self._counters,
             _Evidence(self._evidence, self._counters),
-            self._is_mirrored,
+            self._plan_of,
+            lambda operation: operation == self._counters.drilled,
             random.random,
             self._secret,
         )
@@ -236,6 +237,7 @@ class DataPlane:
         self._drilled_until: asyncio.TimerHandle | None = None
         self._floor = AbsenceFloor(time.monotonic, tripper.trip_all)
         self._plane.floor = self._floor
+        self.state.feed.subscribe(self._shadow.policy_changed)
         listener.express = ExpressLane(self._plane)
         listener.is_express_on = settings.express == "on"
         self.server = EdgeServer(
@@ -318,7 +320,6 @@ class DataPlane:
             **(_decides_by(snapshot) if snapshot is not None else {"epoch": None}),
             "sides": {side.value: upstream.stats().state_blob() for side, upstream in self._upstreams.items()},
             "upstream": self._upstream_counts(),
-            "noise": self._shadow.noise(),
             "shadow": self._shadow.state(),
             "evidence_dropped": self._evidence.dropped,
             "guards": self._evaluator.states(),
@@ -333,12 +334,16 @@ class DataPlane:
         """Lays the counters where control finds them; never waits."""
         self._published.publish(self._name, self.blob())
 
+    async def settle(self) -> None:
+        """Ends the shadow: whatever it has begun is counted when this returns. The server has drained by then."""
+        await self._shadow.aclose()
+
     async def aclose(self) -> None:
         """Ends everything. The server has drained by then."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._shadow.aclose()
+        await self.settle()
         await self._signals.forget([self._signals.process])
         await self._evidence.aclose()
         await self._published.aclose()
@@ -380,11 +385,10 @@ class DataPlane:
     def _forget_drilled(self) -> None:
         self._counters.drilled = None
 
-    def _is_mirrored(self, operation: str) -> bool:
-        """Whether the policy in force still mirrors an operation."""
+    def _plan_of(self, operation: str) -> Plan | None:
+        """The plan in force of an operation."""
         snapshot = self.state.feed.current
-        plan = snapshot.plans.get(operation) if snapshot is not None else None
-        return plan is not None and plan.mirror_limit > 0
+        return snapshot.plans.get(operation) if snapshot is not None else None
 
     async def _follow_shadow(self) -> None:
         """Writes evidence, and learns what operators have accepted, behind the requests."""
@@ -401,6 +405,8 @@ class DataPlane:
                 if not has_secret:
                     self._shadow.use_secret(await self._evidence.secret(self._secret))
                     has_secret = True
+                if (noise := self._shadow.next_noise()) is not None:
+                    await self._published.publish_noise(self._name, self._incarnation, *noise)
             except REDIS_ERRORS:
                 # What was accepted before stays accepted.
                 continue
@@ -412,8 +418,8 @@ class DataPlane:
 
     def _build_copiers(self, definition: Definition) -> dict[Side, SideUpstream]:
         """Clients for copies: connections, limits and judgement of instances of their own."""
-        concurrency = self._shadow_limits.concurrency
-        limits = replace(self._upstream_limits, connections=concurrency, idle_connections=concurrency)
+        connections = self._shadow_limits.concurrency + OWN_CONNECTIONS
+        limits = replace(self._upstream_limits, connections=connections, idle_connections=connections)
         return {side: SideUpstream(replace(definition.sides[side], health=None), limits) for side in Side}
 
     def _build_upstreams(self, definition: Definition) -> dict[Side, SideUpstream]:

@@ -242,6 +242,9 @@ class Witness(Protocol):
     def lost(self, why: Unmirrored) -> None:
         """No answer, or no more of it."""
 
+    def withdraw(self) -> None:
+        """Nothing was sent, and the request is decided anew: another witness hears of its answer."""
+
 
 class Shadow(Protocol):
     """Mirrors reads, as the data plane sees it. Never waits."""
@@ -326,7 +329,7 @@ class ShadowObserver(Protocol):
         ...
 
     def compared(self, operation: str, result: str, count: int = 1) -> None:
-        """A pair was judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when it was."""
+        """Pairs were judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when they were."""
         ...
 
 

@@ -115,7 +115,9 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._plane.settle()
             self._channel.send({"type": "counters", "counters": self._plane.blob()})
+            self._plane.publish()
             await self._plane.aclose()
             self._channel.close()
         return 0

@@ -1,4 +1,4 @@
-"""Which reads are mirrored: by stage, by kills, and by a sample of requests that is not the cohort."""
+"""Which reads are mirrored: by stage, kill, a sample of requests that is not the cohort, and what was answered."""
 
 from __future__ import annotations
 
@@ -25,22 +25,40 @@ class Unmirrored(StrEnum):
     """MCP headers named a read, and the body did not say so."""
     CONDITIONAL = "conditional"
     """Ranges and conditions are about one side's copy."""
+    SECRET = "secret"  # noqa: S105 - a reason
+    """It holds a secret, and the other side is not trusted with any."""
+    UNSHARED = "unshared"
+    """The other side cannot know what this one was told: the group says `writes: none`, and its keys have moved."""
     NOT_ACCEPTED = "not_accepted"
-    """The serving side gave no whole answer."""
+    """The serving side gave no whole answer, failed, or turned the request away."""
     CLIENT_GONE = "client_gone"
     TOO_LARGE = "too_large"
     QUEUE_FULL = "queue_full"
+    """As many reads wait for their copy, or take as many bytes, as may."""
+    UNSENDABLE = "unsendable"
+    """The copy cannot be put on the wire."""
     TOO_LATE = "too_late"
     """It waited so long that the other side would not answer about the same state."""
     COMPARISON_FULL = "comparison_full"
     """More answers wait to be compared than may."""
     COMPARISON_LOST = "comparison_lost"
     """The process that compares was lost with it."""
+    STOPPED = "stopped"
+    """The worker ended."""
 
 
 _CONDITIONAL: Final = frozenset(
     {b"range", b"if-range", b"if-none-match", b"if-match", b"if-modified-since", b"if-unmodified-since"}
 )
+
+
+_TURNED_AWAY: Final = frozenset({408, 429})
+_SERVER_ERROR: Final = 500
+
+
+def is_accepted(status: int) -> bool:
+    """Whether the serving side took a request on: else there is nothing that the other one should agree with."""
+    return status < _SERVER_ERROR and status not in _TURNED_AWAY
 
 
 def is_conditional(name: bytes) -> bool:

@@ -245,6 +245,21 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Secrets:
+    """What in a request of an operation is its client's secret.
+
+    Attributes:
+        headers: Lower-case names of header fields.
+        arguments: Names in the query and among the arguments.
+        is_declared: The file lists them: other names are no secrets in query and arguments.
+    """
+
+    headers: frozenset[str] = frozenset({"authorization", "cookie"})
+    arguments: frozenset[str] = frozenset({"token"})
+    is_declared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """A named call.
 
@@ -261,6 +276,7 @@ class Operation:
         failure_statuses: Statuses of an answer that blame the side.
         comparison: How the answers of both sides are compared.
         safety_net: Whether a read that new fails may be asked of old, where both work on one store.
+        secrets: What a side that is not trusted must not see.
     """
 
     name: str
@@ -275,6 +291,7 @@ class Operation:
     failure_statuses: frozenset[int] = SERVER_ERRORS
     comparison: ComparisonRules = _PLAIN_COMPARISON
     safety_net: bool = True
+    secrets: Secrets = Secrets()
 
 
 @dataclass(frozen=True, slots=True)

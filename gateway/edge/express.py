@@ -249,14 +249,17 @@ class Run:
         self._dispatch(body)
 
     def _send_again(self) -> None:
+        if self._witness is not None:
+            self._witness.withdraw()
+            self._witness = None
         self._passage.decide_again()
         self._dispatch(self._body)
 
     def _dispatch(self, body: bytes | None) -> None:
         passage = self._passage
         request = passage.request(body)
-        self._call = passage.upstream.send(request, passage.key, self)
         self._witness = passage.witness(request)
+        self._call = passage.upstream.send(request, passage.key, self)
 
     def _finish_half(self, half: _Half) -> None:
         self._finished |= half

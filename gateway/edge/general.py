@@ -115,9 +115,8 @@ class _Carrier:
             raise
         finally:
             self._passage.ended(outcome)
-            if self._witness is not None:
-                is_gone = outcome is Outcome.CLIENT_GONE
-                self._witness.lost(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
+            is_gone = outcome is Outcome.CLIENT_GONE
+            self._lose_witness(Unmirrored.CLIENT_GONE if is_gone else Unmirrored.NOT_ACCEPTED)
 
     async def _ask(self, request: UpstreamRequest) -> UpstreamResponse:
         """Asks the side that was decided for.
@@ -163,21 +162,25 @@ class _Carrier:
         while True:
             try:
                 request = passage.request(body)
+                self._witness = passage.witness(request)
                 response = await self._ask(request)
                 status = response.status
-                if status >= SERVER_ERROR and passage.falls_back(status=status, is_repeatable=is_repeatable):
-                    response.close()
-                    continue
-                self._witness = passage.witness(request)
-                break
+                if status < SERVER_ERROR or not passage.falls_back(status=status, is_repeatable=is_repeatable):
+                    break
+                response.close()
+                self._lose_witness(Unmirrored.NOT_ACCEPTED)
             except _TakenBackError:
-                continue
+                self._lose_witness(Unmirrored.NOT_ACCEPTED)
             except RevokedError:
+                if self._witness is not None:
+                    self._witness.withdraw()
+                    self._witness = None
                 passage.decide_again()
             except UpstreamError as error:
                 passage.tell_absence(error)
                 if not passage.falls_back(error, is_repeatable=is_repeatable):
                     raise
+                self._lose_witness(Unmirrored.NOT_ACCEPTED)
         try:
             await self._relay(response)
         finally:
@@ -288,6 +291,11 @@ class _Carrier:
         witness, self._witness = self._witness, None
         if witness is not None:
             witness.answer_completed()
+
+    def _lose_witness(self, why: Unmirrored) -> None:
+        witness, self._witness = self._witness, None
+        if witness is not None:
+            witness.lost(why)
 
     async def _refuse(self, refusal: Refusal) -> None:
         answer = self._passage.refusal(refusal)

@@ -113,6 +113,7 @@ class Passage:
         "_is_confirmed",
         "_is_failed",
         "_is_mcp",
+        "_is_mirror_told",
         "_is_stream",
         "_is_told_by_header",
         "_listener",
@@ -143,6 +144,7 @@ class Passage:
         self._request_id = b""
         self._is_told_by_header = False
         self._is_mcp = False
+        self._is_mirror_told = False
         self._has_fallen_back = False
         self._is_confirmed = False
         self._listener: Listener | None = None
@@ -385,6 +387,8 @@ class Passage:
         self._plane.observer.saved(plan.operation.name)
         self._plane.on_new.discard(self)
         self._has_fallen_back = True
+        # New has just failed it: there is nothing to compare old's answer with.
+        self._is_mirror_told = True
         # What new took is no time of old's.
         self._spent_s, self.began, self.is_late = now - self.began, now, False
         self.side = Side.OLD
@@ -481,7 +485,7 @@ class Passage:
         return replace(deadlines, total_s=max(deadlines.total_s - self._spent_s, 0.001))
 
     def witness(self, request: UpstreamRequest) -> Witness | None:
-        """Who hears of the answer, for a read that is mirrored.
+        """Who hears of the answer, for a read that is mirrored. Call it before each attempt; counts once.
 
         Args:
             request: As it goes to the side that was decided for.
@@ -489,18 +493,19 @@ class Passage:
         plan, shadow = self._plan, self._plane.shadow
         if shadow is None or plan is None or plan.operation.op_class is not OperationClass.READ:
             return None
+        if self._is_mirror_told:
+            # Of an attempt before this one.
+            return None
         why = plan.unmirrored or self._why_unmirrored(plan, request)
-        if self._has_fallen_back:
-            # New has just failed it.
-            why = Unmirrored.NOT_ACCEPTED
         if why is not None:
+            self._is_mirror_told = True
             shadow.unmirrored(plan.operation.name, why)
             return None
         assert self._snapshot is not None
         assert self._incoming is not None
         assert self.side is not None
         client_host = next((value for name, value in self._incoming.headers if name == b"host"), None)
-        return shadow.witness(
+        witness = shadow.witness(
             ServedRead(
                 plan=plan,
                 side=self.side,
@@ -512,6 +517,8 @@ class Passage:
                 client_host=client_host,
             )
         )
+        self._is_mirror_told = witness is None
+        return witness
 
     def _why_unmirrored(self, plan: Plan, request: UpstreamRequest) -> Unmirrored | None:
         assert self._snapshot is not None

@@ -31,6 +31,7 @@ from gateway.core.model import (
     Ppm,
     RestMatch,
     Scope,
+    Secrets,
     Side,
     SideDefinition,
     Thresholds,
@@ -87,8 +88,12 @@ def compile_migration(shape: MigrationShape, findings: Findings, around: Surroun
     """Compiles a file; whether the result can be used is asked of `findings` afterwards."""
     check_names(shape, findings)
     check_groups(shape, findings)
+    secrets = _secrets(shape.secrets, ("secrets",), findings)
     operations = {
-        name: _operation(name, operation, _group_name(name, operation, shape), findings, around)
+        name: replace(
+            _operation(name, operation, _group_name(name, operation, shape), findings, around),
+            secrets=_secrets(operation.secrets, ("operations", name, "secrets"), findings) or secrets or Secrets(),
+        )
         for name, operation in shape.operations.items()
     }
     groups = _groups(shape, operations, findings)
@@ -232,6 +237,27 @@ def _operation(name: str, shape: OperationShape, group: str, findings: Findings,
         failure_statuses=SERVER_ERRORS if shape.failure_statuses is None else frozenset(shape.failure_statuses),
         comparison=_comparison(shape.compare, (*here, "compare"), findings),
     )
+
+
+def _secrets(said: list[str] | None, here: KeyPath, findings: Findings) -> Secrets | None:
+    """What a list of the file names; None where it says nothing."""
+    if said is None:
+        return None
+    found = _each(_secret, said, here, findings)
+    return Secrets(
+        headers=frozenset(name for kind, name in found if kind == "header"),
+        arguments=frozenset(name for kind, name in found if kind == "argument"),
+        is_declared=True,
+    )
+
+
+def _secret(text: str) -> tuple[str, str]:
+    kind, _, name = text.partition(":")
+    if kind == "header":
+        return kind, _header_name(name)
+    if kind != "argument" or not name or not name.isprintable():
+        raise ValueError(f'"{text}" is no secret; write argument:NAME or header:NAME')
+    return kind, name
 
 
 def _comparison(shape: CompareShape, here: KeyPath, findings: Findings) -> ComparisonRules:

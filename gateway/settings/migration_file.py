@@ -145,6 +145,7 @@ class OperationShape(Shape):
     failure_codes: list[str] = Field(default_factory=list)
     safety_net: bool = True
     failure_statuses: list[Annotated[int, Field(ge=400, le=599)]] | None = None
+    secrets: list[str] | None = None
     compare: CompareShape = CompareShape()
 
 
@@ -215,6 +216,7 @@ class MigrationShape(Shape):
     default: DefaultShape = DefaultShape()
     deny_paths: list[str] = Field(default_factory=lambda: ["/v1/workspaces"])
     trusted_proxies: list[str] = Field(default_factory=list)
+    secrets: list[str] | None = None
     thresholds: ThresholdsShape = ThresholdsShape()
     incidents: IncidentsShape | None = None
     drills: DrillsShape | None = None

@@ -10,12 +10,12 @@ class ShadowLimits:
     """What one worker spends on mirrored reads.
 
     Attributes:
-        queue: Reads that wait for their copy to be sent.
-        queue_bytes: Bytes of requests and answers that are held, from the client's answer to the verdict.
-        concurrency: Copies on their way at once, at most; fewer while the other side is slow.
+        queue: Reads that wait for their copy to be sent, for each side.
+        queue_bytes: Bytes of requests and answers that are held, from when a read is sent to the verdict.
+        concurrency: Copies on their way to a side at once, at most; fewer while it is slow.
         deadline_s: Of a copy; the operation's own where that is shorter.
         waiting_s: A copy that waited longer is not sent: it would see another state.
-        body_bytes: Largest answer that is compared.
+        body_bytes: Largest answer that is compared, its content coding undone.
         compare_s: A pair that takes longer ends the process that compares.
         lag_s: The lag horizon: what differs is read again after it, and after three times as long.
         rereads: Differences that wait to be read again.

@@ -68,6 +68,11 @@ class Keys:
         return f"cf:{self.migration}:counters"
 
     @property
+    def noise_counts(self) -> str:
+        """Hash: worker id and operation -> JSON of what was seen of its noise."""
+        return f"cf:{self.migration}:noise-counts"
+
+    @property
     def signals(self) -> str:
         """Hash: process -> JSON of a growing number and cumulative counts for detectors."""
         return f"cf:{self.migration}:signals"

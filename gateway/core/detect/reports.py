@@ -17,8 +17,10 @@ Signals = Mapping[str, Sequence[int]]
 Hanging = Mapping[str, Sequence[int]]
 """By operation: requests that wait and are late already, of new and of old. Of this moment, not cumulative."""
 Histograms = Mapping[str, Mapping[str, Sequence[int]]]
-"""By operation and source: bucket, count, bucket, …; cumulative. `copied` are what old answers to copies, `rehearsed` what
-it answers to a drill."""
+"""By operation and source: bucket, count, bucket, …; cumulative.
+
+`copied` are what old answers to copies, `rehearsed` what of `old` it answers to a drill.
+"""
 
 SOURCES: Final = ("new", "old", "copied", "rehearsed")
 _INT: Final = {int}

@@ -6,37 +6,23 @@ import asyncio
 import json
 import os
 import signal
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.core.model import Side
 from gateway.state.connect import connect
+from gateway.state.counters import CounterStore
 from gateway.state.evidence import EvidenceStore
 from tests.integration.shadow.conftest import QUICK, JsonSide, mirrored
+from tests.integration.shadow.scene import JSON, ask, children, compared, is_running, mirror, shadow, started
 from tests.support.raw_upstream import Peer, answer, chunked_answer
 from tests.support.redis_process import RedisProcess
 from tests.support.sides import StubSide, client, get, post
 from tests.support.waiting import until, until_async
 from tests.support.worker import Bench, WorkerProcess
 
-JSON = b"content-type: application/json"
 READ = ("x-key: k", "authorization: Bearer of-a-client", "cookie: a=b", "x-request-id: request-1")
-
-
-def mirror(worker: WorkerProcess, operation: str = "item.get") -> dict[str, int]:
-    found: dict[str, int] = worker.counters.get("mirror", {}).get(operation, {})
-    return found
-
-
-def compared(worker: WorkerProcess, operation: str = "item.get") -> dict[str, int]:
-    found: dict[str, int] = worker.counters.get("comparisons", {}).get(operation, {})
-    return found
-
-
-async def ask(worker: WorkerProcess, *requests: bytes) -> list[int]:
-    async with client(worker.port) as c:
-        return [(await c.ask(request)).status for request in requests]
 
 
 async def test_a_read_goes_to_the_other_side_too_and_matches(
@@ -48,7 +34,6 @@ async def test_a_read_goes_to_the_other_side_too_and_matches(
     assert served.field(b"crossfade-copy") == []
     assert copy.line == served.line == b"GET /items/7?a=%20b HTTP/1.1"
     assert copy.field(b"crossfade-copy") == [b"mirror"]
-    assert copy.field(b"crossfade-auth") == [b"internal"]
     for name in (b"x-request-id", b"traceparent", b"x-forwarded-for", b"host"):
         assert copy.field(name) == served.field(name), name
     assert mirror(worker) == {"sent": 1}
@@ -57,11 +42,40 @@ async def test_a_read_goes_to_the_other_side_too_and_matches(
 async def test_credentials_stay_with_the_side_that_is_trusted_with_them(
     worker: WorkerProcess, old: JsonSide, new: JsonSide
 ) -> None:
-    await ask(worker, get("/items/7", *READ))
+    await ask(worker, get("/items/7", *READ, "x-auth-token: s", "x-amz-security-token: s"))
     await until(lambda: new.copies, "the copy came")
     assert old.stub.requests[0].field(b"authorization") == [b"Bearer of-a-client"]
-    assert new.copies[0].field(b"authorization") == []
-    assert new.copies[0].field(b"cookie") == []
+    assert old.stub.requests[0].field(b"crossfade-auth") == [b"internal"]
+    for name in (b"authorization", b"cookie", b"x-auth-token", b"x-amz-security-token", b"crossfade-auth"):
+        assert new.copies[0].field(name) == [], name
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        get("/items/7?a=1&access_token=s", "x-key: k"),
+        get("/items/7?token=s", "x-key: k"),
+        post("/mcp", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "item_get", "arguments": {"key": "k", "token": "s"}}}).encode(), "content-type: application/json"),
+    ],
+    ids=["query", "declared", "argument"],
+)  # fmt: skip
+async def test_what_holds_a_secret_elsewhere_is_not_mirrored_to_such_a_side(
+    worker: WorkerProcess, new: JsonSide, request_bytes: bytes
+) -> None:
+    assert await ask(worker, request_bytes) == [200]
+    await until(lambda: mirror(worker) == {"secret": 1}, "it is counted")
+    assert new.copies == []
+
+
+async def test_the_file_says_what_is_a_secret(place: Bench, stubs: dict[Side, StubSide], new: JsonSide) -> None:
+    content = mirrored(stubs, secrets=["argument:pin", "header:x-mine"])
+    worker = await started(place, content, "secrets")
+    await ask(worker, get("/items/7?token=s", "x-key: k", "x-mine: s"), get("/items/7?pin=1", "x-key: k"))
+    await until(lambda: mirror(worker) == {"sent": 1, "secret": 1}, "both are counted")
+    [copy] = new.copies
+    assert copy.line == b"GET /items/7?token=s HTTP/1.1"
+    assert copy.field(b"x-mine") == []
 
 
 async def test_a_trusted_side_sees_them_or_what_is_configured_instead(
@@ -77,6 +91,7 @@ async def test_a_trusted_side_sees_them_or_what_is_configured_instead(
     await until(lambda: new.copies, "the copy came")
     assert new.copies[0].field(b"authorization") == [b"Bearer of-the-operator"]
     assert new.copies[0].field(b"cookie") == [b"a=b"]
+    assert new.copies[0].field(b"crossfade-auth") == [b"internal"]
 
 
 async def test_writes_are_never_mirrored(worker: WorkerProcess, new: JsonSide) -> None:
@@ -172,10 +187,9 @@ async def test_a_side_that_hangs_costs_the_client_nothing(worker: WorkerProcess,
     old.content = "x" * 60_000
     statuses = await ask(worker, *(get("/items/1", "x-key: k") for _ in range(1500)))
     assert statuses == [200] * 1500
-    await until(lambda: sum(mirror(worker).values()) + worker.counters["shadow"]["queued"] == 1500, "all are counted")
-    shadow = worker.counters["shadow"]
-    assert shadow["running"] <= 64
-    assert shadow["held_bytes"] <= 32 << 20
+    await until(lambda: sum(mirror(worker).values()) + shadow(worker)["queued"] == 1500, "all are counted")
+    assert shadow(worker)["running"] <= 64
+    assert shadow(worker)["held_bytes"] <= 32 << 20
     assert mirror(worker)["queue_full"] > 0
 
 
@@ -195,12 +209,13 @@ async def test_a_kill_stops_copies_that_wait(place: Bench, worker: WorkerProcess
 
     new.stub.script = hang
     await ask(worker, *(get("/items/1", "x-key: k") for _ in range(100)))
-    await until(lambda: len(new.copies) == 64, "as many as may are on their way")
+    await until(lambda: len(new.copies) == 8 and shadow(worker)["queued"] == 92, "a few are on their way")
     (place.data_dir / "KILL").write_text("all\n")
-    await until(lambda: worker.counters.get("killed") == ["all"], "the kill is in force")
+    await until(lambda: mirror(worker) == {"sent": 8, "kill": 92}, "what waited is gone at once")
     await ask(worker, get("/items/1", "x-key: k"))
-    await until(lambda: mirror(worker).get("kill") == 1, "nothing is mirrored any more")
-    assert len(new.copies) == 64
+    await until(lambda: mirror(worker).get("kill") == 93, "nothing is mirrored any more")
+    assert len(new.copies) == 8
+    assert shadow(worker)["queued"] == 0
 
 
 async def test_a_difference_is_suspected_at_once_and_counts_when_it_stays(
@@ -210,8 +225,8 @@ async def test_a_difference_is_suspected_at_once_and_counts_when_it_stays(
     await ask(worker, get("/items/1", "x-key: k", "x-request-id: the-request"))
     await until(lambda: compared(worker) == {"suspected": 1}, "it is suspected")
     await until(lambda: compared(worker) == {"suspected": 1, "settled": 1, "mismatch": 1}, "it is a mismatch")
-    # Once for the client, twice again; and as many copies.
-    assert len(old.stub.requests) == len(new.stub.requests) == 3
+    # Once for the client, and before and after each further copy.
+    assert (len(old.stub.requests), len(new.stub.requests)) == (5, 3)
     async with connect(redis.url) as store:
         evidence = EvidenceStore(store, "shop")
 
@@ -266,15 +281,38 @@ async def test_nothing_of_it_outlives_the_worker(worker: WorkerProcess, old: Jso
     await until(lambda: not is_running(pid), "the process that compares ends")
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+async def noise_of(redis: RedisProcess, pairs: int) -> dict[str, Any]:
+    """What the worker has published of the operation's noise, once it knows so many pairs."""
+    found: dict[str, Any] = {}
+    async with connect(redis.url) as client_of_redis:
+        store = CounterStore(client_of_redis, "shop")
+
+        async def has_learnt() -> bool:
+            found.update((await store.read_all()).get("gateway-0", {}).get("noise", {}).get("item.get", {}))
+            return found.get("pairs") == pairs
+
+        await until_async(has_learnt, "it is learnt")
+    return found
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+async def test_an_operation_that_is_mostly_noise_is_not_compared(
+    place: Bench, old: JsonSide, new: JsonSide, redis: RedisProcess
+) -> None:
+    place.settings = {"shadow": {**QUICK, "noise_percent": 100}}
+    place.prepare({"internal_token": "internal"})
+    worker = await place.start()
+    numbers = iter(range(10**6))
+    old.respond = new.respond = lambda _: answer(json.dumps({"a": next(numbers), "b": next(numbers)}).encode(), JSON)
+    await ask(worker, *(get("/items/1", "x-key: k") for _ in range(8)))
+    await noise_of(redis, pairs=8)
+
+    async def is_set_apart() -> bool:
+        before = compared(worker)
+        await ask(worker, get("/items/1", "x-key: k"))
+        await until(lambda: compared(worker) != before, "it is judged")
+        return "incomparable:too_noisy" in compared(worker)
+
+    await until_async(is_set_apart, "it is not compared any more")
 
 
 async def test_noise_is_learnt_and_passes_once_it_is_accepted(
@@ -295,8 +333,7 @@ async def test_noise_is_learnt_and_passes_once_it_is_accepted(
 
     old.respond = new.respond = volatile
     await ask(worker, *(get("/items/1", "x-key: k") for _ in range(20)))
-    await until(lambda: worker.counters["noise"].get("item.get", {}).get("pairs") == 20, "it is learnt")
-    [proposal] = learn(worker.counters["noise"]["item.get"], {}).proposals
+    [proposal] = learn(await noise_of(redis, pairs=20), {}).proposals
     assert (proposal.path, proposal.relax, proposal.is_held) == ("$.at", Relax.SHAPE, False)
     async with connect(redis.url) as store:
         noise = NoiseStore(store, "shop")
@@ -358,21 +395,4 @@ async def test_a_client_that_leaves_is_counted(worker: WorkerProcess, old: JsonS
         await c.send(get("/items/1", "x-key: k"))
         await asked.wait()
     await until(lambda: mirror(worker) == {"client_gone": 1}, "it is counted")
-    assert new.copies == []
-
-
-async def test_after_the_cutover_old_gets_the_copies(
-    place: Bench, stubs: dict[Side, StubSide], old: JsonSide, new: JsonSide
-) -> None:
-    content = mirrored(stubs)
-    content["migration"] = "reverse"
-    for operation in content["operations"].values():
-        operation |= {"stage": "live", "percent": 100}
-    place.migration.write_text(json.dumps(content))
-    await place.boot()
-    worker = await place.start()
-    old.respond = lambda _: b"HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"
-    await ask(worker, get("/items/1", "x-key: k"))
-    await until(lambda: compared(worker) == {"incomparable:baseline_error": 1}, "old's failure is old's")
-    assert len(old.copies) == 1
     assert new.copies == []
