@@ -76,11 +76,17 @@ class FileNotes:
     async def begin(self, call: CallId) -> None:
         """See `CallStore.begin`."""
         notes = self._of(call.workspace)
+        before = dict(notes.calls)
         notes.calls.pop(call.name, None)
         notes.calls[call.name] = Noted(call.digest, now())
         while len(notes.calls) > CALLS:
             del notes.calls[next(iter(notes.calls))]
-        await self._write(notes)
+        try:
+            await self._write(notes)
+        except BaseException:
+            # It is not begun then. What of it is on disk all the same tells a restart that it does not know.
+            notes.calls = before
+            raise
 
     async def answer(self, call: CallId, answer: dict[str, Any]) -> None:
         """See `CallStore.answer`."""

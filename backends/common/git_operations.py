@@ -7,7 +7,8 @@ import codecs
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -32,6 +33,8 @@ _FATAL: Final = 128
 """Exit code of a git that dies of what it was asked."""
 _NO_TREE: Final = (b"Unable to read current working directory", b"not a git repository: '.git'")
 """What git says where another instance has put a clone in the place of what it reads."""
+_KEPT_OUT: Final = frozenset({Code.WORKSPACE_BUSY, Code.UNKNOWN_WORKSPACE})
+"""A command that ends like this did nothing: it did not get into the workspace."""
 _CREDENTIALS: Final = re.compile(r"(https?://)[^/@\s]+@")
 _PATHS: Final = re.compile(r"file://[^\s'\"]*|(?<=')/[^']*(?=')|(?<![\w.:/-])/[^\s'\":]+")
 
@@ -58,13 +61,29 @@ class Call:
     expected: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _At:
-    """A call on its way: where, and under which rules."""
+    """A call on its way: where, and under which rules.
+
+    Attributes:
+        has_begun: Something that writes was begun.
+    """
 
     sandbox: Sandbox
     call: Call
     rules: RemoteRules
+    has_begun: bool = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what changes the workspace or its remote."""
+        is_first, self.has_begun = not self.has_begun, True
+        try:
+            yield
+        except ServiceError as exc:
+            if is_first and exc.code in _KEPT_OUT:
+                self.has_begun = False
+            raise
 
     async def git(
         self,
@@ -76,7 +95,8 @@ class _At:
         command = git(subcommand, *arguments, global_config=self.sandbox.global_config, how=how)
         if not how.is_outside:
             await self.sandbox.prepare()
-        with metrics.COMMAND_SECONDS.time():
+        effect = nullcontext() if how.is_read or how.is_outside else self.writing()
+        with effect, metrics.COMMAND_SECONDS.time():
             done = await self.sandbox.run(command, keep_bytes=keep_bytes)
         # A remote may send back what it was sent.
         return replace(done, stderr=without_token(done.stderr, how.talk.token if how.talk else None))
@@ -96,9 +116,14 @@ async def perform(name: str, sandbox: Sandbox, arguments: Arguments, call: Call,
     """Performs an operation in a workspace that has what it needs.
 
     Raises:
-        ServiceError: It failed.
+        ServiceError: It failed; `has_begun` says whether that nothing was done may be said.
     """
-    return await _HANDLERS[name](_At(sandbox, call, rules), arguments)
+    at = _At(sandbox, call, rules)
+    try:
+        return await _HANDLERS[name](at, arguments)
+    except ServiceError as exc:
+        exc.has_begun = at.has_begun
+        raise
 
 
 async def check_remote(url: str, sandbox: Sandbox, rules: RemoteRules) -> Result:
@@ -137,7 +162,8 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
     except BaseException:
         await to_the_end(at.sandbox.discard_clone(place))
         raise
-    await at.sandbox.settle_clone(place, arguments.url)
+    with at.writing():
+        await at.sandbox.settle_clone(place, arguments.url)
     return await at.head()
 
 
@@ -402,7 +428,8 @@ async def _file_write(at: _At, arguments: contract.Write) -> Result:
     content = arguments.content.encode()
     if len(content) > FILE_LIMIT_BYTES:
         raise ServiceError(Code.TOO_LARGE, f"a file of more than {FILE_LIMIT_BYTES} bytes cannot be written")
-    await at.sandbox.write_file(arguments.path, content)
+    with at.writing():
+        await at.sandbox.write_file(arguments.path, content)
     return {
         "path": "/".join(split_path(arguments.path)),
         "size": len(content),
@@ -411,7 +438,8 @@ async def _file_write(at: _At, arguments: contract.Write) -> Result:
 
 
 async def _file_delete(at: _At, arguments: contract.OnePath) -> Result:
-    await at.sandbox.delete_file(arguments.path)
+    with at.writing():
+        await at.sandbox.delete_file(arguments.path)
     return {"path": "/".join(split_path(arguments.path))}
 
 

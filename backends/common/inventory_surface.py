@@ -60,6 +60,7 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
         since = _time(request.query_params.get("updated_since"))
         cursor = _hex(request.query_params.get("cursor"), "cursor")
         prefix = _hex(request.query_params.get("prefix"), "prefix")
+        await workspaces.catch_up()
         found = await inventory.page(prefix, cursor, since, limit + 1)
         surveyed = await asyncio.gather(*(workspaces.surveyed(record) for record in found[:limit]))
         rows = [record.content() for record in surveyed]
@@ -68,12 +69,14 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
 
     async def digest(request: Request) -> Response:
         prefix = _hex(request.query_params.get("prefix"), "prefix")
+        await workspaces.catch_up()
         await asyncio.gather(*(workspaces.surveyed(record) for record in await inventory.unsurveyed(prefix)))
         below = await inventory.digests(prefix)
         children = [part.content() for part in below] if len(prefix) < _HASH_DIGITS else []
         return JSONResponse({**sum_of(prefix, below).content(), "children": children})
 
     async def one(request: Request) -> Response:
+        await workspaces.catch_up()
         record = await inventory.get(_workspace(request))
         if record is None:
             raise ServiceError(Code.UNKNOWN_WORKSPACE, "there is no such workspace here")

@@ -9,6 +9,7 @@ import pytest
 
 from backends.approach1.notes import CALLS, FileNotes
 from backends.common.calls import CallId
+from backends.common.errors import Code, ServiceError
 from backends.common.inventory import State, sum_of
 from backends.common.workspace import WorkspaceId
 
@@ -52,6 +53,24 @@ async def test_a_restart_finds_calls_and_records(tmp_path: Path) -> None:
     assert before is not None
     assert before.state == STATE
     again.close()
+
+
+async def test_a_call_that_could_not_be_noted_was_never_begun(tmp_path: Path) -> None:
+    notes = await opened(tmp_path / "notes")
+    for number in range(CALLS):
+        await notes.begin(call(f"key-{number}"))
+    # As a full disk would.
+    (tmp_path / "notes").rename(tmp_path / "away")
+    with pytest.raises(ServiceError) as caught:
+        await notes.begin(call("one"))
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    (tmp_path / "away").rename(tmp_path / "notes")
+    assert await notes.find(call("one")) is None
+    # Nor has it driven out an older one.
+    assert await notes.find(call("key-0")) is not None
+    await notes.begin(call("one"))
+    assert await notes.find(call("one")) is not None
+    notes.close()
 
 
 async def test_only_the_last_calls_are_kept(tmp_path: Path) -> None:
