@@ -38,7 +38,11 @@ class SimpleGitService(GitService):
         self.workspaces = Workspaces(_ByName(provider, self._expiry), locks, notes, notes, rules)
 
     async def start(self) -> None:
-        """Reads the notes."""
+        """Reads the notes.
+
+        Raises:
+            ServiceError: They cannot be read.
+        """
         await self._notes.start()
         if self._expiry is not None:
             self._expiring = asyncio.create_task(self._expiry.run())
@@ -52,8 +56,8 @@ class SimpleGitService(GitService):
         self._notes.close()
 
     async def why_not_ready(self) -> str | None:
-        """Always ready."""
-        return None
+        """What keeps it from serving, or None. Calls that come all the same wait for the notes."""
+        return None if self._notes.is_read else "the notes of earlier runs are not read yet"
 
 
 class _ByName:

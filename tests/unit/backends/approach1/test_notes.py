@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,6 +54,30 @@ async def test_a_restart_finds_calls_and_records(tmp_path: Path) -> None:
     assert before is not None
     assert before.state == STATE
     again.close()
+
+
+async def test_what_is_asked_before_everything_is_read_waits_for_it(tmp_path: Path) -> None:
+    notes = await opened(tmp_path)
+    await notes.begin(call("answered"))
+    await notes.answer(call("answered"), {"result": {}})
+    first = await notes.changed(WORKSPACE, "https://example.org/a.git")
+    notes.close()
+    again = FileNotes(tmp_path)
+    asking = asyncio.gather(again.find(call("answered")), again.changed(WORKSPACE, "https://example.org/a.git"))
+    await asyncio.wait([asking], timeout=0)
+    assert not asking.done()
+    assert not again.is_read
+    await again.start()
+    assert again.is_read
+    noted, version = await asking
+    assert noted is not None
+    assert noted.answer == {"result": {}}
+    assert version == first + 1
+    again.close()
+    # Nor was anything written over.
+    last = await opened(tmp_path)
+    assert await last.find(call("answered")) is not None
+    last.close()
 
 
 async def test_a_call_that_could_not_be_noted_was_never_begun(tmp_path: Path) -> None:
