@@ -153,7 +153,8 @@ class LocalProvider:
 
     async def destroy(self, name: str) -> None:
         """Removes a sandbox with everything in it."""
-        sandbox = await self.find(name)
+        # One that was retired is not where it was.
+        sandbox = self._sandboxes.get(name) or await self.find(name)
         self._sandboxes.pop(name, None)
         if _NAME.fullmatch(name):
             await self._means.in_thread(lambda: self._remove(name))
@@ -341,6 +342,23 @@ class LocalSandbox:
     async def discard_clone(self, name: str) -> None:
         """See `Sandbox.discard_clone`."""
         await self._means.in_thread(lambda: remove_tree(self._box / name))
+
+    async def retire(self) -> bool:
+        """See `Sandbox.retire`."""
+        try:
+            return await self._write(self._retire)
+        except OSError as exc:
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"a sandbox cannot be removed: {exc.strerror}") from exc
+
+    def _retire(self) -> bool:
+        self.refresh()
+        if self.has_repository:
+            return False
+        # Under another name, nobody finds it.
+        leaving = self._home.with_name(f".{self.name}-{secrets.token_hex(4)}")
+        self._home.rename(leaving)
+        remove_tree(leaving)
+        return True
 
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""

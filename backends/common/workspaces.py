@@ -157,7 +157,7 @@ class Workspaces:
                 await import_bundle(sandbox.fenced(fence), bundle, manifest, self.rules)
             except BaseException:
                 if not sandbox.has_repository:
-                    await to_the_end(self.sandboxes.abandon(sandbox))
+                    await to_the_end(self._leave(workspace, sandbox.fenced(fence)))
                 raise
             self._unnoted.add(workspace)
             version = await to_the_end(self.inventory.changed(workspace, manifest.repository))
@@ -234,21 +234,31 @@ class Workspaces:
         try:
             return await perform(operation.name, sandbox.fenced(fence), arguments, call, self.rules)
         finally:
-            await to_the_end(self._after(workspace, sandbox))
+            await to_the_end(self._after(workspace, sandbox.fenced(fence)))
 
     async def _after(self, workspace: WorkspaceId, sandbox: Sandbox) -> None:
         """What is left to do, whatever came of the operation: a failure here says nothing of that."""
+        if not sandbox.has_repository:
+            await self._leave(workspace, sandbox)
+            return
         try:
-            if sandbox.has_repository:
-                await self.changed(workspace, sandbox)
-            else:
-                # A first clone that failed. Callers may try any number of them, each in a workspace of its own.
-                await self.sandboxes.abandon(sandbox)
+            await self.changed(workspace, sandbox)
         except ServiceError as exc:
             metrics.WRITES_NOT_NOTED.inc()
             _log.error("write_not_noted", workspace=workspace.digest, why=exc.message)
-            if sandbox.has_repository:
-                self._unnoted.add(workspace)
+            self._unnoted.add(workspace)
+
+    async def _leave(self, workspace: WorkspaceId, sandbox: Sandbox) -> None:
+        """Destroys a sandbox whose first clone failed: callers may try any number of them, each in its own workspace.
+
+        Not one in which somebody else has cloned: what is known here of who holds the workspace, and of what is in the
+        sandbox, may be out of date.
+        """
+        try:
+            if await sandbox.retire():
+                await self.sandboxes.abandon(sandbox)
+        except ServiceError as exc:
+            _log.warning("sandbox_kept", workspace=workspace.digest, why=exc.message)
 
     # --- surveys ---------------------------------------------------------------------------------------------------
 
