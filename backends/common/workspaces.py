@@ -130,11 +130,11 @@ class Workspaces:
         async with self.locks.hold(workspace) as fence:
             sandbox = _with_repository(await self.sandboxes.find(workspace))
             state = await survey(sandbox)
-            bundle, shallow = await export_bundle(sandbox.fenced(fence), have)
+            made = await export_bundle(sandbox.fenced(fence), have)
             repository = without_credentials(await sandbox.remote_url())
             record = await self.inventory.get(workspace)
             version = record.version if record is not None else 0
-            return bundle, Manifest(repository, state, version, shallow)
+            return made.bundle, Manifest(repository, state, version, made.shallow, made.refs, made.default)
 
     async def take(self, workspace: WorkspaceId, bundle: bytes, manifest: Manifest, expected: int | None) -> Record:
         """Puts a bundle in place of what a workspace holds.
