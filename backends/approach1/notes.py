@@ -9,6 +9,7 @@ leaves the old one or the new one.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 from collections.abc import Iterable
@@ -40,6 +41,10 @@ class _Notes:
     workspace: WorkspaceId
     record: Record | None = None
     calls: dict[str, Noted] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.record is None and not self.calls
 
 
 class FileNotes:
@@ -103,6 +108,8 @@ class FileNotes:
         except BaseException:
             # It is not begun then. What of it is on disk all the same tells a restart that it does not know.
             notes.calls = before
+            if notes.is_empty:
+                self._notes.pop(call.workspace.digest, None)
             raise
 
     async def answer(self, call: CallId, answer: dict[str, Any]) -> None:
@@ -114,8 +121,8 @@ class FileNotes:
 
     async def forget(self, call: CallId) -> None:
         """See `CallStore.forget`."""
-        notes = await self._of(call.workspace)
-        if notes.calls.pop(call.name, None) is not None:
+        notes = (await self._known()).get(call.workspace.digest)
+        if notes is not None and notes.calls.pop(call.name, None) is not None:
             await self._write(notes)
 
     # --- inventory -------------------------------------------------------------------------------------------------
@@ -123,8 +130,11 @@ class FileNotes:
     async def changed(self, workspace: WorkspaceId, repository: str) -> int:
         """See `Inventory.changed`."""
         notes = await self._of(workspace)
-        version = notes.record.version + 1 if notes.record is not None else 1
-        notes.record = Record(workspace, repository, version, now())
+        at = now()
+        # Milliseconds, so that no version comes again in a later life of the workspace: whoever kept one from before
+        # does not mean this.
+        version = max(int(at.timestamp() * 1000), notes.record.version + 1 if notes.record is not None else 0)
+        notes.record = Record(workspace, repository, version, at)
         await self._write(notes, is_synced=False)
         return version
 
@@ -146,9 +156,28 @@ class FileNotes:
 
     async def expired(self, workspace: WorkspaceId) -> None:
         """A workspace holds nothing any more; its keyed calls are still known."""
-        notes = await self._of(workspace)
-        notes.record = None
-        await self._write(notes)
+        notes = (await self._known()).get(workspace.digest)
+        if notes is not None and notes.record is not None:
+            notes.record = None
+            await self._write(notes)
+
+    def holds_something(self, workspace: WorkspaceId) -> bool:
+        """Whether a workspace has a record, as far as they are read."""
+        notes = self._notes.get(workspace.digest)
+        return notes is not None and notes.record is not None
+
+    async def prune(self) -> None:
+        """Drops calls of more than a day ago, and what is left with nothing.
+
+        Raises:
+            ServiceError: A file cannot be removed.
+        """
+        present = now()
+        for notes in list((await self._known()).values()):
+            for name in [name for name, noted in notes.calls.items() if not noted.is_kept(present)]:
+                del notes.calls[name]
+            if notes.is_empty:
+                await self._write(notes)
 
     async def page(self, prefix: str, after: str, since: datetime | None, limit: int) -> list[Record]:
         """See `Inventory.page`."""
@@ -182,13 +211,18 @@ class FileNotes:
         return (await self._known()).setdefault(workspace.digest, _Notes(workspace))
 
     async def _write(self, notes: _Notes, *, is_synced: bool = True) -> None:
-        """Writes a file. Not synced, it survives the process alone, which will do for what can be found out again."""
-        content = _encode(notes)
+        """Writes a file, or removes it where nothing is left to note: callers may name any number of workspaces.
+
+        Not synced, it survives the process alone, which will do for what can be found out again.
+        """
         path = self._directory / f"{notes.workspace.digest}.json"
+        if notes.is_empty:
+            self._notes.pop(notes.workspace.digest, None)
+            work = functools.partial(path.unlink, missing_ok=True)
+        else:
+            work = functools.partial(_write_whole, path, _encode(notes), is_synced)
         try:
-            await to_the_end(
-                asyncio.get_running_loop().run_in_executor(self._thread, _write_whole, path, content, is_synced)
-            )
+            await to_the_end(asyncio.get_running_loop().run_in_executor(self._thread, work))
         except OSError as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"the notes cannot be written: {exc.strerror}") from exc
 
@@ -204,7 +238,7 @@ class FileNotes:
             except (OSError, ValueError, KeyError, TypeError) as exc:
                 _log.error("notes_unreadable", file=path.name, why=type(exc).__name__)
                 continue
-            if notes.record is None and not notes.calls:
+            if notes.is_empty:
                 # A clone that never succeeded, more than a day ago.
                 path.unlink(missing_ok=True)
             else:
