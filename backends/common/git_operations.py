@@ -158,7 +158,7 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
         done = await at.git("clone", *options, "--", remote.url, place, how=how)
         _check_remote(done)
         if at.call.expected is not None:
-            await _bring(at, place, at.call.expected)
+            await _bring(at, replace(how, place=place), arguments, at.call.expected)
     except BaseException:
         await to_the_end(at.sandbox.discard_clone(place))
         raise
@@ -167,18 +167,39 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
     return await at.head()
 
 
-async def _bring(at: _At, place: str, commit: str) -> None:
-    """Takes a fresh clone to the commit that the other side cloned: the remote may have moved on since."""
-    moved = await at.git("-C", place, "reset", "--quiet", "--hard", commit, how=How(is_outside=True))
+async def _bring(at: _At, talking: How, arguments: contract.Clone, commit: str) -> None:
+    """Takes a fresh clone to the commit that the other side cloned: the remote may have moved on since.
+
+    Args:
+        at: The call.
+        talking: How the clone is reached, and the remote from there.
+        arguments: Of the clone, whose depth may not reach as far back as that.
+        commit: Where the other side is.
+    """
+    within = replace(talking, talk=None)
+    if arguments.depth is not None and not await _holds(at, within, commit):
+        assert talking.talk is not None
+        url = talking.talk.remote.url
+        # As deep from there as the other side's. Where the remote gives no commit by its name, all there is.
+        branch = [arguments.branch] if arguments.branch else []
+        for depth, wanted in ((f"--depth={arguments.depth}", [commit]), ("--unshallow", branch)):
+            await at.git("fetch", "--quiet", "--no-tags", depth, "--", url, *wanted, how=talking)
+            if await _holds(at, within, commit):
+                break
+    moved = await at.git("reset", "--quiet", "--hard", commit, how=within)
     if moved.code:
         raise ServiceError(Code.DIVERGED, "the clone does not hold the commit that the other side has")
     kept = await at.git(
-        "-C", place, "rev-parse", "--symbolic-full-name", "--verify", "--quiet", "@{upstream}",
-        how=How(is_outside=True, is_read=True),
-    )  # fmt: skip
+        "rev-parse", "--symbolic-full-name", "--verify", "--quiet", "@{upstream}", how=replace(within, is_read=True)
+    )
     tracking = kept.stdout.decode(errors="replace").strip()
     if tracking:
-        _check(await at.git("-C", place, "update-ref", tracking, commit, how=How(is_outside=True)))
+        _check(await at.git("update-ref", tracking, commit, how=within))
+
+
+async def _holds(at: _At, within: How, commit: str) -> bool:
+    found = await at.git("cat-file", "-e", f"{commit}^{{commit}}", how=replace(within, is_read=True))
+    return not found.code
 
 
 async def _pull(at: _At, arguments: contract.Sync) -> Result:
