@@ -26,6 +26,8 @@ from backends.common.tree import split_path
 OUTPUT_LIMIT_BYTES: Final = 256 * 1024
 LIST_OUTPUT_LIMIT_BYTES: Final = 8 << 20
 FILE_LIMIT_BYTES: Final = 1 << 20
+LISTING_LIMIT: Final = 2 << 20
+"""Characters of paths in one answer of `file.list`."""
 _LOG_FORMAT: Final = "%H%x00%an%x00%ae%x00%aI%x00%s"
 _FIELDS: Final = ("sha", "author_name", "author_email", "date", "subject")
 _MESSAGE_LIMIT: Final = 500
@@ -481,6 +483,8 @@ async def _file_read(at: _At, arguments: contract.OnePath) -> Result:
 
 async def _file_list(at: _At, arguments: contract.SomePath) -> Result:
     found = await at.sandbox.list_directory(arguments.path or "")
+    if sum(len(entry.path) for entry in found) > LISTING_LIMIT:
+        raise ServiceError(Code.TOO_LARGE, f"the paths of its entries are longer than {LISTING_LIMIT} characters")
     return {"entries": [{"path": entry.path, "type": entry.kind, "size": entry.size} for entry in found]}
 
 

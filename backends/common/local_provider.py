@@ -364,7 +364,7 @@ class LocalSandbox:
 
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""
-        await self._means.in_thread(self._prepare)
+        await self._write(self._prepare)
 
     def _prepare(self) -> None:
         clone = self._clone()
