@@ -18,7 +18,7 @@ from backends.common.remotes import RemoteRules
 from tests.support.fake_e2b import KEY, running_fake_e2b
 from tests.support.services import bare_repository, git, sandbox_home
 from tests.support.simple_service import WORKSPACE, Simple, simple_service
-from tests.support.waiting import until
+from tests.support.waiting import until, until_async
 
 ONCE = Call(key="once")
 
@@ -111,3 +111,28 @@ async def test_a_sandbox_that_dies_under_a_write_leaves_it_unknown_unless_only_a
         with pytest.raises(ServiceError) as caught:
             await perform(operation, sandbox, arguments, ONCE, rules)
         assert (caught.value.code, caught.value.has_begun) == (Code.SANDBOX_UNAVAILABLE, has_begun)
+
+
+async def test_a_sandbox_that_has_expired_takes_its_workspace_along_and_no_answers(tmp_path: Path, bare: Path) -> None:
+    with running_fake_e2b(tmp_path / "e2b") as cloud:
+        provider = E2BProvider(E2BSettings("tests", KEY, api_url=cloud.url, sandbox_url=cloud.url))
+        async with simple_service(provider, tmp_path / "notes", bare.parent) as simple:
+            await simple.ok("git.clone", url=str(bare))
+            made = await simple.call("git.create_branch", how=ONCE, name="topic")
+            before = await simple.notes.get(WORKSPACE)
+            [sandbox] = await asyncio.to_thread(cloud.sandboxes)
+            await asyncio.to_thread(cloud.kill, sandbox["sandboxID"])
+
+            async def is_unknown() -> bool:
+                return (await simple.call("git.status")).code == "unknown_workspace"
+
+            await until_async(is_unknown, "the service has seen it")
+            await until(lambda: not simple.notes.holds_something(WORKSPACE), "nor is it listed any more")
+            assert await simple.notes.page("", "", None, 9) == []
+            assert (await simple.call("git.create_branch", how=ONCE, name="topic")).content == made.content
+            await simple.ok("git.clone", url=str(bare))
+            after = await simple.notes.get(WORKSPACE)
+            assert before is not None
+            assert after is not None
+            assert after.version > before.version
+            assert (await simple.ok("git.branch"))["current"] == "main"
