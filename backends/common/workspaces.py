@@ -101,17 +101,17 @@ class Workspaces:
             return await self._once(keyed, lambda: self._write(operation, workspace, arguments, call, fence))
 
     async def catch_up(self) -> None:
-        """Notes the writes that could not be noted when they ended; the inventory is asked after that.
-
-        Raises:
-            ServiceError: It cannot be done yet: the inventory would say something old.
-        """
+        """Notes the writes that could not be noted when they ended; the inventory is asked after that."""
         for workspace in list(self._unnoted):
-            async with self.locks.hold(workspace):
-                sandbox = await self.sandboxes.find(workspace)
-                if sandbox is not None and sandbox.has_repository and workspace in self._unnoted:
-                    await self.changed(workspace, sandbox)
-                self._unnoted.discard(workspace)
+            try:
+                async with self.locks.hold(workspace):
+                    sandbox = await self.sandboxes.find(workspace)
+                    if sandbox is not None and sandbox.has_repository and workspace in self._unnoted:
+                        await self.changed(workspace, sandbox)
+                    self._unnoted.discard(workspace)
+            except ServiceError as exc:
+                # Whoever holds it notes that; where nothing can be noted, the inventory cannot be asked either.
+                _log.warning("write_not_noted_yet", workspace=workspace.digest, why=exc.message)
 
     async def surveyed(self, record: Record) -> Record:
         """A record with its state, where that can be found out."""
