@@ -103,10 +103,11 @@ async def main() -> None:
     middle = sorted(record.workspace.digest for record in made)[len(made) // 2]
     with tempfile.TemporaryDirectory(prefix="crossfade-bench-") as home, running_postgres() as server:
         notes = FileNotes(Path(home) / "notes")
+        await notes.start()
         for record in made:
-            await notes.changed(record.workspace, record.repository)
+            version = await notes.changed(record.workspace, record.repository)
             assert record.state is not None
-            await notes.surveyed(record.workspace, 1, record.state)
+            await notes.surveyed(record.workspace, version, record.state)
         await report("files", notes, middle)
         for name, url in (
             ("SQLite", f"sqlite+aiosqlite:///{home}/bench.db"),

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from backends.approach1.expiry import IdleExpiry
+from backends.approach1.leftovers import Leftovers
 from backends.approach1.notes import FileNotes
 from backends.common.locks import LocalLocks
 from backends.common.remotes import RemoteRules
@@ -34,40 +35,52 @@ class SimpleGitService(GitService):
         self._notes = notes
         locks = LocalLocks()
         self._expiry = IdleExpiry(provider, locks, notes, idle_s, time.monotonic) if idle_s is not None else None
-        self._expiring: asyncio.Task[None] | None = None
-        self.workspaces = Workspaces(_ByName(provider, self._expiry), locks, notes, notes, rules)
+        self._leftovers = Leftovers(provider, locks, notes, time.monotonic)
+        self._sweeping: list[asyncio.Task[None]] = []
+        sandboxes = _ByName(provider, self._expiry, self._leftovers)
+        self.workspaces = Workspaces(sandboxes, locks, notes, notes, rules)
 
     async def start(self) -> None:
-        """Reads the notes."""
+        """Reads the notes.
+
+        Raises:
+            ServiceError: They cannot be read.
+        """
         await self._notes.start()
+        self._sweeping.append(asyncio.create_task(self._leftovers.run()))
         if self._expiry is not None:
-            self._expiring = asyncio.create_task(self._expiry.run())
+            self._sweeping.append(asyncio.create_task(self._expiry.run()))
 
     async def aclose(self) -> None:
         """Ends surveys; what was noted is on disk."""
-        if self._expiring is not None:
-            self._expiring.cancel()
-            await asyncio.gather(self._expiring, return_exceptions=True)
+        for task in self._sweeping:
+            task.cancel()
+        await asyncio.gather(*self._sweeping, return_exceptions=True)
+        await self._leftovers.aclose()
         await self.workspaces.aclose()
         self._notes.close()
 
     async def why_not_ready(self) -> str | None:
-        """Always ready."""
-        return None
+        """What keeps it from serving, or None. Calls that come all the same wait for the notes."""
+        return None if self._notes.is_read else "the notes of earlier runs are not read yet"
 
 
 class _ByName:
     """Implements `Sandboxes`: a sandbox is named after its workspace, so a restart finds it without a table."""
 
-    def __init__(self, provider: SandboxProvider, expiry: IdleExpiry | None) -> None:
+    def __init__(self, provider: SandboxProvider, expiry: IdleExpiry | None, leftovers: Leftovers) -> None:
         self._provider = provider
         self._expiry = expiry
+        self._leftovers = leftovers
 
     async def find(self, workspace: WorkspaceId) -> Sandbox | None:
         """See `Sandboxes.find`."""
         if self._expiry is not None:
             self._expiry.used(workspace)
-        return await self._provider.find(workspace.digest)
+        found = await self._provider.find(workspace.digest)
+        if found is None:
+            self._leftovers.lost(workspace)
+        return found
 
     async def obtain(self, workspace: WorkspaceId) -> Sandbox:
         """See `Sandboxes.obtain`."""

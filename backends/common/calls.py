@@ -4,7 +4,8 @@ A call is noted as `started` before anything is done, and its answer after. So a
 afterwards that it does not know: such a call is answered `outcome_unknown` and never done again.
 
     (none) --begin--> started --its answer is definite--> answered --a day--> (none)
-                      started --nothing was done, or may be tried again--> (none)
+                      started --it failed for now, before anything that writes was begun--> (none)
+                      started --it failed for now, after that--> started
                       started --the service died, the deadline struck, the client left--> started
 
 Keys are scoped to workspace and operation; a digest of the arguments, without secrets, tells another call with the same
@@ -39,7 +40,7 @@ _UNDONE: Final = frozenset(
         Code.IDEMPOTENCY_IN_PROGRESS,
     }
 )
-"""Says that nothing was done: the call may be made again."""
+"""Says that nothing was done, where nothing that writes was begun before it: the call may be made again."""
 _UNKNOWN: Final = frozenset({Code.DEADLINE, Code.INTERNAL, Code.LOCK_LOST})
 """Says nothing of what was done."""
 
@@ -124,6 +125,41 @@ def identify(workspace: WorkspaceId, operation: Operation, arguments: Arguments,
     return CallId(workspace, operation.name, key, hashlib.sha256(text.encode()).hexdigest())
 
 
+class Holders(Protocol):
+    """Who knows which workspaces are held (`WorkspaceLocks`)."""
+
+    async def is_held(self, workspace: WorkspaceId) -> bool:
+        """Whether a writer holds a workspace now."""
+        ...
+
+
+class Finder(Protocol):
+    """What is asked of a `CallStore` before a call."""
+
+    async def find(self, call: CallId) -> Noted | None:
+        """What is known of a call, or None."""
+        ...
+
+
+async def noted_before(store: Finder, locks: Holders, call: CallId) -> dict[str, Any] | None:
+    """The answer to a call that was made before, asked without holding its workspace; None = it was not made.
+
+    Raises:
+        ServiceError: As `replay`; `locks_unavailable`, `sandbox_unavailable`: nobody can say.
+    """
+    noted = await store.find(call)
+    while noted is not None:
+        is_open = noted.answer is None
+        if not is_open or await locks.is_held(call.workspace):
+            return replay(call, noted, is_running=is_open)
+        # It may have ended between the two questions, and the workspace was let go of after that.
+        again = await store.find(call)
+        if again == noted:
+            return replay(call, noted, is_running=False)
+        noted = again
+    return None
+
+
 def replay(call: CallId, noted: Noted, *, is_running: bool) -> dict[str, Any]:
     """The answer to a call that was made before.
 
@@ -160,10 +196,12 @@ async def conclude(store: CallStore, call: CallId, outcome: dict[str, Any] | Bas
     """
     if isinstance(outcome, dict):
         await store.answer(call, {"result": outcome})
-    elif isinstance(outcome, ServiceError) and outcome.code in _UNDONE:
-        await store.forget(call)
-    elif isinstance(outcome, ServiceError) and outcome.code not in _UNKNOWN:
+    elif not isinstance(outcome, ServiceError) or outcome.code in _UNKNOWN:
+        return
+    elif outcome.code not in _UNDONE:
         await store.answer(call, {"error": [outcome.code.value, outcome.message]})
+    elif not outcome.has_begun:
+        await store.forget(call)
 
 
 def now() -> datetime:

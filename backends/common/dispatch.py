@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -53,7 +53,7 @@ class Dispatcher:
         self.service = service
         self.token = token
         self._longest_s = longest_s
-        self._running: set[asyncio.Task[dict[str, Any]]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def call(
         self, operation: Operation, headers: Mapping[str, str], arguments: Mapping[str, Any]
@@ -68,9 +68,23 @@ class Dispatcher:
         Raises:
             ServiceError: It failed; what is not foreseen is `internal`.
         """
-        # A task of its own: the MCP SDK cancels what it runs again and again until it ends, and an operation must be
-        # able to await the end of its commands, and only then let go of the workspace.
-        working = asyncio.create_task(self._measured(operation, headers, arguments))
+        return await self._counted(self._measured(operation, headers, arguments))
+
+    async def within_deadline(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What is asked of the service besides operations, under their longest deadline.
+
+        Raises:
+            ServiceError: `deadline`; `internal`: what is not foreseen.
+        """
+        return await self._counted(self._within_deadline(work))
+
+    async def _counted(self, work: Coroutine[Any, Any, T]) -> T:
+        """Work that the end of the service waits for.
+
+        In a task of its own: the MCP SDK cancels what it runs again and again until it ends, and an operation must be
+        able to await the end of its commands, and only then let go of the workspace.
+        """
+        working = asyncio.create_task(work)
         self._running.add(working)
         working.add_done_callback(self._running.discard)
         try:
@@ -80,15 +94,10 @@ class Dispatcher:
             await asyncio.wait([working])
             raise
 
-    async def within_deadline(self, work: Awaitable[T]) -> T:
-        """What is asked of the service besides operations, under their longest deadline.
-
-        Raises:
-            ServiceError: `deadline`; `internal`: what is not foreseen.
-        """
+    async def _within_deadline(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             async with asyncio.timeout(self._longest_s or CARRY_S):
-                return await work
+                return await work()
         except TimeoutError as exc:
             raise ServiceError(Code.DEADLINE, "it did not end in time") from exc
         except (ServiceError, ClientDisconnect):

@@ -368,6 +368,11 @@ class E2BSandbox:
         with contextlib.suppress(ServiceError):
             await self.run(Command(("rm", "-rf", "--", name), is_outside=True), keep_bytes=0)
 
+    async def retire(self) -> bool:
+        """See `Sandbox.retire`."""
+        done = await self.run(Command(("sh", "-c", e2b_scripts.RETIRE), is_outside=True), keep_bytes=0)
+        return done.code == 0
+
     async def prepare(self) -> None:
         """See `Sandbox.prepare`. Every command does it on its way."""
 

@@ -61,6 +61,12 @@ if [ -n "$before" ]; then rm -rf -- "$before"; fi
 """
 """Puts a clone in place. $1: its directory; standard input is its URL."""
 
+RETIRE: Final = """
+if [ -s "$HOME/crossfade/meta/url" ]; then exit 1; fi
+sleep 60 </dev/null >/dev/null 2>&1 &
+"""
+"""Fails where there is a repository. The sleeper inherits the lock of the fence: nobody else comes in meanwhile."""
+
 # Exit codes of what follows: 20 refused, 21 there is none, 22 no file, 23 a directory, 24 too many.
 _WALK: Final = """set -eu
 path=$1 below=

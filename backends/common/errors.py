@@ -84,12 +84,14 @@ class ServiceError(Exception):
     Attributes:
         code: Why.
         message: For the caller; holds no path outside the workspace, no uid and no secret.
+        has_begun: Something that writes was begun before it: that nothing was done cannot be said any more.
     """
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.has_begun = False
 
     @property
     def meaning(self) -> Meaning:

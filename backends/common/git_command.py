@@ -141,6 +141,7 @@ class How:
     Attributes:
         is_read: It must not take locks for convenience.
         is_outside: It runs beside the repository, where a clone is made.
+        place: The clone, beside the repository, that it works in; empty = none.
         talk: Its talk with a remote, or None.
         identity: Author and committer.
         stdin: What it reads.
@@ -148,6 +149,7 @@ class How:
 
     is_read: bool = False
     is_outside: bool = False
+    place: str = ""
     talk: Talk | None = None
     identity: Identity = Identity()
     stdin: bytes = b""
@@ -178,6 +180,8 @@ def git(subcommand: str, *arguments: str, global_config: str, how: How = How()) 
     if not how.is_outside:
         # The repository in the working directory, found by name and not by search.
         argv += ["--git-dir=.git", "--work-tree=."]
+    elif how.place:
+        argv += ["-C", how.place]
     argv.append(subcommand)
     served = None
     if how.talk is not None and remote is not None and remote.path is not None:

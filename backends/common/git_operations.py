@@ -7,7 +7,8 @@ import codecs
 import hashlib
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -25,6 +26,8 @@ from backends.common.tree import split_path
 OUTPUT_LIMIT_BYTES: Final = 256 * 1024
 LIST_OUTPUT_LIMIT_BYTES: Final = 8 << 20
 FILE_LIMIT_BYTES: Final = 1 << 20
+LISTING_LIMIT: Final = 2 << 20
+"""Characters of paths in one answer of `file.list`."""
 _LOG_FORMAT: Final = "%H%x00%an%x00%ae%x00%aI%x00%s"
 _FIELDS: Final = ("sha", "author_name", "author_email", "date", "subject")
 _MESSAGE_LIMIT: Final = 500
@@ -32,6 +35,8 @@ _FATAL: Final = 128
 """Exit code of a git that dies of what it was asked."""
 _NO_TREE: Final = (b"Unable to read current working directory", b"not a git repository: '.git'")
 """What git says where another instance has put a clone in the place of what it reads."""
+_KEPT_OUT: Final = frozenset({Code.WORKSPACE_BUSY, Code.UNKNOWN_WORKSPACE})
+"""A command that ends like this did nothing: it did not get into the workspace."""
 _CREDENTIALS: Final = re.compile(r"(https?://)[^/@\s]+@")
 _PATHS: Final = re.compile(r"file://[^\s'\"]*|(?<=')/[^']*(?=')|(?<![\w.:/-])/[^\s'\":]+")
 
@@ -58,13 +63,29 @@ class Call:
     expected: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _At:
-    """A call on its way: where, and under which rules."""
+    """A call on its way: where, and under which rules.
+
+    Attributes:
+        has_begun: Something that writes was begun.
+    """
 
     sandbox: Sandbox
     call: Call
     rules: RemoteRules
+    has_begun: bool = False
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what changes the workspace or its remote."""
+        is_first, self.has_begun = not self.has_begun, True
+        try:
+            yield
+        except ServiceError as exc:
+            if is_first and exc.code in _KEPT_OUT:
+                self.has_begun = False
+            raise
 
     async def git(
         self,
@@ -76,7 +97,8 @@ class _At:
         command = git(subcommand, *arguments, global_config=self.sandbox.global_config, how=how)
         if not how.is_outside:
             await self.sandbox.prepare()
-        with metrics.COMMAND_SECONDS.time():
+        effect = nullcontext() if how.is_read or how.is_outside else self.writing()
+        with effect, metrics.COMMAND_SECONDS.time():
             done = await self.sandbox.run(command, keep_bytes=keep_bytes)
         # A remote may send back what it was sent.
         return replace(done, stderr=without_token(done.stderr, how.talk.token if how.talk else None))
@@ -96,9 +118,14 @@ async def perform(name: str, sandbox: Sandbox, arguments: Arguments, call: Call,
     """Performs an operation in a workspace that has what it needs.
 
     Raises:
-        ServiceError: It failed.
+        ServiceError: It failed; `has_begun` says whether that nothing was done may be said.
     """
-    return await _HANDLERS[name](_At(sandbox, call, rules), arguments)
+    at = _At(sandbox, call, rules)
+    try:
+        return await _HANDLERS[name](at, arguments)
+    except ServiceError as exc:
+        exc.has_begun = at.has_begun
+        raise
 
 
 async def check_remote(url: str, sandbox: Sandbox, rules: RemoteRules) -> Result:
@@ -133,26 +160,48 @@ async def _clone(at: _At, arguments: contract.Clone) -> Result:
         done = await at.git("clone", *options, "--", remote.url, place, how=how)
         _check_remote(done)
         if at.call.expected is not None:
-            await _bring(at, place, at.call.expected)
+            await _bring(at, replace(how, place=place), arguments, at.call.expected)
     except BaseException:
         await to_the_end(at.sandbox.discard_clone(place))
         raise
-    await at.sandbox.settle_clone(place, arguments.url)
+    with at.writing():
+        await at.sandbox.settle_clone(place, arguments.url)
     return await at.head()
 
 
-async def _bring(at: _At, place: str, commit: str) -> None:
-    """Takes a fresh clone to the commit that the other side cloned: the remote may have moved on since."""
-    moved = await at.git("-C", place, "reset", "--quiet", "--hard", commit, how=How(is_outside=True))
+async def _bring(at: _At, talking: How, arguments: contract.Clone, commit: str) -> None:
+    """Takes a fresh clone to the commit that the other side cloned: the remote may have moved on since.
+
+    Args:
+        at: The call.
+        talking: How the clone is reached, and the remote from there.
+        arguments: Of the clone, whose depth may not reach as far back as that.
+        commit: Where the other side is.
+    """
+    within = replace(talking, talk=None)
+    if arguments.depth is not None and not await _holds(at, within, commit):
+        assert talking.talk is not None
+        url = talking.talk.remote.url
+        # As deep from there as the other side's. Where the remote gives no commit by its name, all there is.
+        branch = [arguments.branch] if arguments.branch else []
+        for depth, wanted in ((f"--depth={arguments.depth}", [commit]), ("--unshallow", branch)):
+            await at.git("fetch", "--quiet", "--no-tags", depth, "--", url, *wanted, how=talking)
+            if await _holds(at, within, commit):
+                break
+    moved = await at.git("reset", "--quiet", "--hard", commit, how=within)
     if moved.code:
         raise ServiceError(Code.DIVERGED, "the clone does not hold the commit that the other side has")
     kept = await at.git(
-        "-C", place, "rev-parse", "--symbolic-full-name", "--verify", "--quiet", "@{upstream}",
-        how=How(is_outside=True, is_read=True),
-    )  # fmt: skip
+        "rev-parse", "--symbolic-full-name", "--verify", "--quiet", "@{upstream}", how=replace(within, is_read=True)
+    )
     tracking = kept.stdout.decode(errors="replace").strip()
     if tracking:
-        _check(await at.git("-C", place, "update-ref", tracking, commit, how=How(is_outside=True)))
+        _check(await at.git("update-ref", tracking, commit, how=within))
+
+
+async def _holds(at: _At, within: How, commit: str) -> bool:
+    found = await at.git("cat-file", "-e", f"{commit}^{{commit}}", how=replace(within, is_read=True))
+    return not found.code
 
 
 async def _pull(at: _At, arguments: contract.Sync) -> Result:
@@ -402,7 +451,8 @@ async def _file_write(at: _At, arguments: contract.Write) -> Result:
     content = arguments.content.encode()
     if len(content) > FILE_LIMIT_BYTES:
         raise ServiceError(Code.TOO_LARGE, f"a file of more than {FILE_LIMIT_BYTES} bytes cannot be written")
-    await at.sandbox.write_file(arguments.path, content)
+    with at.writing():
+        await at.sandbox.write_file(arguments.path, content)
     return {
         "path": "/".join(split_path(arguments.path)),
         "size": len(content),
@@ -411,7 +461,8 @@ async def _file_write(at: _At, arguments: contract.Write) -> Result:
 
 
 async def _file_delete(at: _At, arguments: contract.OnePath) -> Result:
-    await at.sandbox.delete_file(arguments.path)
+    with at.writing():
+        await at.sandbox.delete_file(arguments.path)
     return {"path": "/".join(split_path(arguments.path))}
 
 
@@ -432,6 +483,8 @@ async def _file_read(at: _At, arguments: contract.OnePath) -> Result:
 
 async def _file_list(at: _At, arguments: contract.SomePath) -> Result:
     found = await at.sandbox.list_directory(arguments.path or "")
+    if sum(len(entry.path) for entry in found) > LISTING_LIMIT:
+        raise ServiceError(Code.TOO_LARGE, f"the paths of its entries are longer than {LISTING_LIMIT} characters")
     return {"entries": [{"path": entry.path, "type": entry.kind, "size": entry.size} for entry in found]}
 
 

@@ -12,44 +12,51 @@ GET /metrics                                                what the service cou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from backends.common import metrics
 from backends.common.carrying import BUNDLE_LIMIT_BYTES, Manifest
-from backends.common.dispatch import Dispatcher
+from backends.common.dispatch import CARRY_S, Dispatcher
 from backends.common.errors import Code, ServiceError
 from backends.common.inventory import PAGE, sum_of
 from backends.common.rest_surface import Problem
 from backends.common.workspace import WorkspaceId, workspace_of
 
+CARRIED_AT_ONCE: Final = 2
+"""Exports and imports. Each holds its bundle up to three times for a moment, of up to 256 MiB."""
+TURN_S: Final = 30.0
+"""Longest wait for one's turn."""
 MANIFEST: Final = "Crossfade-Workspace"
 _PREFIX: Final = re.compile(r"[0-9a-f]{0,32}")
 _QUESTION_LIMIT_BYTES: Final = 16 * 1024
 _URL_LIMIT: Final = 4096
 _VERSION: Final = re.compile(r'"(\d{1,18})"')
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
     """Its routes."""
     workspaces = dispatcher.service.workspaces
     inventory = workspaces.inventory
+    carriers = asyncio.Semaphore(CARRIED_AT_ONCE)
 
     def closed(endpoint: Endpoint) -> Endpoint:
         async def checked(request: Request) -> Response:
             if not dispatcher.token.is_held_by(request.headers.get("crossfade-auth")):
                 return Problem(403, {"code": "forbidden", "message": "this is internal", "retryable": False})
             try:
-                return await dispatcher.within_deadline(endpoint(request))
+                return await dispatcher.within_deadline(lambda: endpoint(request))
             except ServiceError as exc:
                 return Problem(exc.meaning.status, exc.content())
 
@@ -60,6 +67,7 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
         since = _time(request.query_params.get("updated_since"))
         cursor = _hex(request.query_params.get("cursor"), "cursor")
         prefix = _hex(request.query_params.get("prefix"), "prefix")
+        await workspaces.catch_up()
         found = await inventory.page(prefix, cursor, since, limit + 1)
         surveyed = await asyncio.gather(*(workspaces.surveyed(record) for record in found[:limit]))
         rows = [record.content() for record in surveyed]
@@ -68,12 +76,14 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
 
     async def digest(request: Request) -> Response:
         prefix = _hex(request.query_params.get("prefix"), "prefix")
+        await workspaces.catch_up()
         await asyncio.gather(*(workspaces.surveyed(record) for record in await inventory.unsurveyed(prefix)))
         below = await inventory.digests(prefix)
         children = [part.content() for part in below] if len(prefix) < _HASH_DIGITS else []
         return JSONResponse({**sum_of(prefix, below).content(), "children": children})
 
     async def one(request: Request) -> Response:
+        await workspaces.catch_up()
         record = await inventory.get(_workspace(request))
         if record is None:
             raise ServiceError(Code.UNKNOWN_WORKSPACE, "there is no such workspace here")
@@ -105,14 +115,39 @@ def inventory_routes(dispatcher: Dispatcher) -> list[Route]:
         Route("/v1/workspaces", closed(page), methods=["GET"]),
         Route("/v1/workspaces/digest", closed(digest), methods=["GET"]),
         Route(below, closed(one), methods=["GET"]),
-        Route(f"{below}/export", closed(export), methods=["GET"]),
-        Route(f"{below}/import", closed(take), methods=["PUT"]),
+        Route(f"{below}/export", _FewAtOnce(carriers, closed(export)), methods=["GET"]),
+        Route(f"{below}/import", _FewAtOnce(carriers, closed(take)), methods=["PUT"]),
         # What is not there is closed as well: nobody learns from here which workspaces exist.
         Route("/v1/workspaces/{rest:path}", closed(_nothing), methods=["GET", "POST", "PUT", "DELETE"]),
     ]
 
 
 _HASH_DIGITS: Final = 32
+
+
+class _FewAtOnce:
+    """Serves so many requests at once, each until its answer is sent: bundles are held in memory."""
+
+    def __init__(self, turns: asyncio.Semaphore, endpoint: Endpoint) -> None:
+        self._turns = turns
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            error = ServiceError(Code.RATE_LIMITED, "as many workspaces are being carried as may be; try again")
+            await Problem(error.meaning.status, error.content())(scope, receive, send)
+            return
+        try:
+            response = await self._endpoint(Request(scope, receive, send))
+            # Who reads slower than this loses its connection: an answer that is not whole.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CARRY_S):
+                    await response(scope, receive, send)
+        finally:
+            self._turns.release()
 
 
 async def _nothing(_: Request) -> Response:

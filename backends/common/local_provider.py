@@ -153,7 +153,8 @@ class LocalProvider:
 
     async def destroy(self, name: str) -> None:
         """Removes a sandbox with everything in it."""
-        sandbox = await self.find(name)
+        # One that was retired is not where it was.
+        sandbox = self._sandboxes.get(name) or await self.find(name)
         self._sandboxes.pop(name, None)
         if _NAME.fullmatch(name):
             await self._means.in_thread(lambda: self._remove(name))
@@ -184,7 +185,7 @@ class LocalProvider:
         building = self._unfinished(name)
         building.mkdir(mode=0o700)
         (building / "meta").mkdir(mode=0o700)
-        (building / "meta" / "sandbox.json").write_text(json.dumps({"uid": uid}))
+        _write(building / "meta" / "sandbox.json", json.dumps({"uid": uid}).encode(), 0o600, is_synced=True)
         _write(building / "gitconfig", GLOBAL_CONFIG.encode(), 0o644)
         for directory in (building / "box", building / "box" / "home"):
             directory.mkdir(mode=0o700)
@@ -210,8 +211,10 @@ class LocalProvider:
             uid = json.loads((home / "meta" / "sandbox.json").read_text())["uid"]
             sandbox = LocalSandbox(name, home, uid, self._means, _InsideNow(_read_clone(home)))
             sandbox.tidy()
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (ValueError, KeyError, TypeError) as exc:
+            raise _damaged() from exc
         except OSError as exc:
             # Too many open files, say. Whoever took it for gone would remove what somebody works on.
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"a sandbox cannot be read: {exc.strerror}") from exc
@@ -335,16 +338,33 @@ class LocalSandbox:
         config = (self._box / name / ".git" / "config").read_bytes()
         content = {"url": remote_url, "config": config.decode(errors="surrogateescape"), "tree": name}
         # One rename: whatever interrupts it, the workspace is the old clone or the new one.
-        _write(self._home / "meta" / "clone.json", json.dumps(content).encode(), 0o600)
+        _write(self._home / "meta" / "clone.json", json.dumps(content).encode(), 0o600, is_synced=True)
         return content
 
     async def discard_clone(self, name: str) -> None:
         """See `Sandbox.discard_clone`."""
         await self._means.in_thread(lambda: remove_tree(self._box / name))
 
+    async def retire(self) -> bool:
+        """See `Sandbox.retire`."""
+        try:
+            return await self._write(self._retire)
+        except OSError as exc:
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"a sandbox cannot be removed: {exc.strerror}") from exc
+
+    def _retire(self) -> bool:
+        self.refresh()
+        if self.has_repository:
+            return False
+        # Under another name, nobody finds it.
+        leaving = self._home.with_name(f".{self.name}-{secrets.token_hex(4)}")
+        self._home.rename(leaving)
+        remove_tree(leaving)
+        return True
+
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""
-        await self._means.in_thread(self._prepare)
+        await self._write(self._prepare)
 
     def _prepare(self) -> None:
         clone = self._clone()
@@ -453,10 +473,17 @@ def _is_abandoned(path: Path, after_s: float) -> bool:
 
 def _read_clone(home: Path) -> dict[str, str] | None:
     try:
-        content: dict[str, str] = json.loads((home / "meta" / "clone.json").read_text())
-    except (FileNotFoundError, ValueError):
+        content = json.loads((home / "meta" / "clone.json").read_text())
+        return {part: str(content[part]) for part in ("url", "config", "tree")}
+    except FileNotFoundError:
         return None
-    return content
+    except (ValueError, KeyError, TypeError) as exc:
+        # What is there belongs to somebody, whatever the note has become: nothing is tidied up for that.
+        raise _damaged() from exc
+
+
+def _damaged() -> ServiceError:
+    return ServiceError(Code.SANDBOX_UNAVAILABLE, "a sandbox cannot be read: its notes are damaged")
 
 
 def _remove_locks(directory: Path) -> None:
@@ -480,13 +507,23 @@ def _own_directory(path: Path, mode: int) -> None:
     path.chmod(mode)
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def _write(path: Path, content: bytes, mode: int, *, is_synced: bool = False) -> None:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(content)
+        if is_synced:
+            # Else the name may be on disk before what it names: an empty file, after a power cut.
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
+    if is_synced:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def _read_plain(directory: int, name: str, limit: int) -> bytes | None:

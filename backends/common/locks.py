@@ -52,14 +52,19 @@ class LocalLocks:
 
     def __init__(self, wait_s: float = WAIT_S) -> None:
         self._wait_s = wait_s
-        self._locks: dict[WorkspaceId, asyncio.Lock] = {}
-        self._users: dict[WorkspaceId, int] = {}
+        # By the digests of workspaces, which sandboxes may be named after.
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._users: dict[str, int] = {}
+
+    def hold(self, workspace: WorkspaceId) -> AbstractAsyncContextManager[Fence]:
+        """See `WorkspaceLocks.hold`."""
+        return self.hold_named(workspace.digest)
 
     @asynccontextmanager
-    async def hold(self, workspace: WorkspaceId) -> AsyncIterator[Fence]:
-        """See `WorkspaceLocks.hold`."""
-        lock = self._locks.setdefault(workspace, asyncio.Lock())
-        self._users[workspace] = self._users.get(workspace, 0) + 1
+    async def hold_named(self, digest: str) -> AsyncIterator[Fence]:
+        """As `hold`, where only the digest of the workspace is known."""
+        lock = self._locks.setdefault(digest, asyncio.Lock())
+        self._users[digest] = self._users.get(digest, 0) + 1
         try:
             try:
                 async with asyncio.timeout(self._wait_s):
@@ -71,13 +76,13 @@ class LocalLocks:
             finally:
                 lock.release()
         finally:
-            self._users[workspace] -= 1
-            if not self._users[workspace]:
-                del self._users[workspace], self._locks[workspace]
+            self._users[digest] -= 1
+            if not self._users[digest]:
+                del self._users[digest], self._locks[digest]
 
     async def is_held(self, workspace: WorkspaceId) -> bool:
         """See `WorkspaceLocks.is_held`."""
-        lock = self._locks.get(workspace)
+        lock = self._locks.get(workspace.digest)
         return lock is not None and lock.locked()
 
     async def why_not_ready(self) -> str | None:

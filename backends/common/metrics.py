@@ -40,6 +40,9 @@ LEAKS_REMOVED: Final = Counter(
 SURVEYS_FAILED: Final = Counter(
     "crossfade_service_surveys_failed", "Workspaces that could not be surveyed.", registry=_REGISTRY
 )
+WRITES_NOT_NOTED: Final = Counter(
+    "crossfade_service_writes_not_noted", "Writes that the inventory was told of later.", registry=_REGISTRY
+)
 
 
 def render() -> bytes:

@@ -90,6 +90,15 @@ class Sandbox(Protocol):
         """Removes a clone that did not succeed."""
         ...
 
+    async def retire(self) -> bool:
+        """Looks, inside and under the fence, whether it holds a repository; where it holds none it is to be destroyed.
+
+        Returns:
+            False: it holds one, of whoever came later. True: nobody begins to work in it any more before it is gone, or
+            not for a minute at least.
+        """
+        ...
+
     async def prepare(self) -> None:
         """Restores what must not change before a call of git: the repository's own configuration."""
         ...

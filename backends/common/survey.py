@@ -15,18 +15,32 @@ _LISTING_BYTES: Final = 64 << 20
 _MARK: Final = b"\0\0"
 """Separates the parts; no listing holds two NULs in a row."""
 
-# A second index takes in what changed and what is untracked (not what is ignored): so git itself says mode and blob of
-# each, links and odd names included. The blobs stay behind in the repository, where they do no harm.
-SURVEY: Final = """
+# Everything is written beside the repository, in one place for all surveys of a sandbox: whoever works in the
+# repository meets nothing of it, and what one leaves that was killed goes with the next. The lock falls with its
+# processes.
+ASIDE: Final = """
 export GIT_DIR=.git GIT_WORK_TREE=.
+aside=$HOME/.crossfade-survey
+exec 8>>"$aside.lock"
+flock -w 30 8
+rm -rf "$aside"
+mkdir -p "$aside/objects"
+trap 'rm -rf "$aside"' EXIT
+second=$aside/index
+if [ -f .git/index ]; then cp .git/index "$second"; fi
+export GIT_ALTERNATE_OBJECT_DIRECTORIES="$(pwd -P)/.git/objects" GIT_OBJECT_DIRECTORY="$aside/objects"
+"""
+"""Makes a place for objects and indexes that nobody else shall see, and a copy of the index in `$second`."""
+
+# The second index takes in what changed and what is untracked (not what is ignored): so git itself says mode and blob
+# of each, links and odd names included.
+SURVEY: Final = f"""
+{ASIDE}
 g status --porcelain=v2 --branch -z --untracked-files=no
 printf '\\0\\0'
 g ls-files -s -z
 printf '\\0\\0'
-second=.git/crossfade-index.$$
-trap 'rm -f "$second" "$second.lock"' EXIT
-if [ -f .git/index ]; then cp .git/index "$second"; fi
-GIT_INDEX_FILE="$second" g add --all
+GIT_INDEX_FILE="$second" g -c core.looseCompression=0 add --all
 GIT_INDEX_FILE="$second" g ls-files -s -z
 """
 

@@ -143,11 +143,7 @@ class Tree:
         parts = split_path(path)
         with self._walk(parts) as directory:
             found: list[Entry] = []
-            for name in sorted(os.listdir(directory)):  # noqa: PTH208 - of a descriptor, not of a path
-                if is_git_directory(name):
-                    continue
-                if len(found) >= LIST_LIMIT:
-                    raise ServiceError(Code.TOO_LARGE, f"the directory holds more than {LIST_LIMIT} entries")
+            for name in sorted(_names(directory)):
                 with suppress(FileNotFoundError):
                     found.append(
                         _entry("/".join((*parts, name)), os.stat(name, dir_fd=directory, follow_symlinks=False))
@@ -207,6 +203,19 @@ def _explained() -> Iterator[None]:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise ServiceError(Code.TOO_LARGE, "there is no room for it") from exc
         raise
+
+
+def _names(directory: int) -> list[str]:
+    """Of what lies there, without git's own directory. Never more than may be listed: there may be millions."""
+    names: list[str] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if is_git_directory(entry.name):
+                continue
+            if len(names) >= LIST_LIMIT:
+                raise ServiceError(Code.TOO_LARGE, f"the directory holds more than {LIST_LIMIT} entries")
+            names.append(entry.name)
+    return names
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from backends.common import metrics
-from backends.common.calls import CallId, CallStore, conclude, identify, replay
+from backends.common.calls import CallId, CallStore, conclude, identify, noted_before, replay
 from backends.common.carrying import Manifest, export_bundle, import_bundle
 from backends.common.contract import Arguments, Operation
 from backends.common.errors import Code, ServiceError
@@ -75,6 +75,7 @@ class Workspaces:
         self.inventory = inventory
         self.rules = rules
         self._calls = calls
+        self._unnoted: set[WorkspaceId] = set()
         self._surveying: dict[WorkspaceId, asyncio.Task[None]] = {}
         self._surveyors = asyncio.Semaphore(_SURVEYS_AT_ONCE)
 
@@ -91,13 +92,26 @@ class Workspaces:
         keyed = identify(workspace, operation, arguments, call.key)
         if keyed is not None:
             # Before the lock: who asks again while the call runs should not wait for it.
-            noted = await self._calls.find(keyed)
-            if noted is not None:
-                return replay(keyed, noted, is_running=await self.locks.is_held(workspace))
+            answered = await noted_before(self._calls, self.locks, keyed)
+            if answered is not None:
+                return answered
         async with self.locks.hold(workspace) as fence:
             if keyed is None:
                 return await self._write(operation, workspace, arguments, call, fence)
             return await self._once(keyed, lambda: self._write(operation, workspace, arguments, call, fence))
+
+    async def catch_up(self) -> None:
+        """Notes the writes that could not be noted when they ended; the inventory is asked after that."""
+        for workspace in list(self._unnoted):
+            try:
+                async with self.locks.hold(workspace):
+                    sandbox = await self.sandboxes.find(workspace)
+                    if sandbox is not None and sandbox.has_repository and workspace in self._unnoted:
+                        await self.changed(workspace, sandbox)
+                    self._unnoted.discard(workspace)
+            except ServiceError as exc:
+                # Whoever holds it notes that; where nothing can be noted, the inventory cannot be asked either.
+                _log.warning("write_not_noted_yet", workspace=workspace.digest, why=exc.message)
 
     async def surveyed(self, record: Record) -> Record:
         """A record with its state, where that can be found out."""
@@ -116,11 +130,11 @@ class Workspaces:
         async with self.locks.hold(workspace) as fence:
             sandbox = _with_repository(await self.sandboxes.find(workspace))
             state = await survey(sandbox)
-            bundle, shallow = await export_bundle(sandbox.fenced(fence), have)
+            made = await export_bundle(sandbox.fenced(fence), have)
             repository = without_credentials(await sandbox.remote_url())
             record = await self.inventory.get(workspace)
             version = record.version if record is not None else 0
-            return bundle, Manifest(repository, state, version, shallow)
+            return made.bundle, Manifest(repository, state, version, made.shallow, made.refs, made.default)
 
     async def take(self, workspace: WorkspaceId, bundle: bytes, manifest: Manifest, expected: int | None) -> Record:
         """Puts a bundle in place of what a workspace holds.
@@ -143,9 +157,11 @@ class Workspaces:
                 await import_bundle(sandbox.fenced(fence), bundle, manifest, self.rules)
             except BaseException:
                 if not sandbox.has_repository:
-                    await to_the_end(self.sandboxes.abandon(sandbox))
+                    await to_the_end(self._leave(workspace, sandbox.fenced(fence)))
                 raise
+            self._unnoted.add(workspace)
             version = await to_the_end(self.inventory.changed(workspace, manifest.repository))
+            self._unnoted.discard(workspace)
             await self.inventory.surveyed(workspace, version, manifest.state)
             record = await self.inventory.get(workspace)
             assert record is not None
@@ -168,6 +184,7 @@ class Workspaces:
     async def changed(self, workspace: WorkspaceId, sandbox: Sandbox) -> int:
         """Notes that a write has ended, well or not; returns the new version. Only under the lock."""
         version = await self.inventory.changed(workspace, without_credentials(await sandbox.remote_url()))
+        self._unnoted.discard(workspace)
         self._begin_survey(workspace, version)
         return version
 
@@ -188,10 +205,17 @@ class Workspaces:
         try:
             result = await work()
         except (ServiceError, asyncio.CancelledError) as exc:
-            await to_the_end(conclude(self._calls, keyed, exc))
+            await to_the_end(self._conclude(keyed, exc))
             raise
-        await to_the_end(conclude(self._calls, keyed, result))
+        await to_the_end(self._conclude(keyed, result))
         return result
+
+    async def _conclude(self, keyed: CallId, outcome: Result | BaseException) -> None:
+        try:
+            await conclude(self._calls, keyed, outcome)
+        except ServiceError as exc:
+            # It is as it is: whoever asks with the same key is told that this is not known, and nothing is done twice.
+            _log.error("answer_not_noted", workspace=keyed.workspace.digest, why=exc.message)
 
     async def _read(self, operation: Operation, workspace: WorkspaceId, arguments: Arguments, call: Call) -> Result:
         sandbox = await self.sandboxes.find(workspace)
@@ -210,14 +234,31 @@ class Workspaces:
         try:
             return await perform(operation.name, sandbox.fenced(fence), arguments, call, self.rules)
         finally:
-            await to_the_end(self._after(workspace, sandbox))
+            await to_the_end(self._after(workspace, sandbox.fenced(fence)))
 
     async def _after(self, workspace: WorkspaceId, sandbox: Sandbox) -> None:
-        if sandbox.has_repository:
+        """What is left to do, whatever came of the operation: a failure here says nothing of that."""
+        if not sandbox.has_repository:
+            await self._leave(workspace, sandbox)
+            return
+        try:
             await self.changed(workspace, sandbox)
-        else:
-            # A first clone that failed. Callers may try any number of them, each in a workspace of its own.
-            await self.sandboxes.abandon(sandbox)
+        except ServiceError as exc:
+            metrics.WRITES_NOT_NOTED.inc()
+            _log.error("write_not_noted", workspace=workspace.digest, why=exc.message)
+            self._unnoted.add(workspace)
+
+    async def _leave(self, workspace: WorkspaceId, sandbox: Sandbox) -> None:
+        """Destroys a sandbox whose first clone failed: callers may try any number of them, each in its own workspace.
+
+        Not one in which somebody else has cloned: what is known here of who holds the workspace, and of what is in the
+        sandbox, may be out of date.
+        """
+        try:
+            if await sandbox.retire():
+                await self.sandboxes.abandon(sandbox)
+        except ServiceError as exc:
+            _log.warning("sandbox_kept", workspace=workspace.digest, why=exc.message)
 
     # --- surveys ---------------------------------------------------------------------------------------------------
 

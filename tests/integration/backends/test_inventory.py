@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.backends.test_contract import ok
-from tests.support.services import SERVICES, TOKEN, Agent, RestAgent, Service, Workspace, agent_on, git
+from tests.support.services import SERVICES, TOKEN, Agent, RestAgent, Service, Workspace, agent_on, git, tree_of
 
 AUTH = {"Crossfade-Auth": TOKEN}
 
@@ -201,6 +201,74 @@ async def test_what_the_other_side_has_need_not_be_carried_again(
     async with agent_on("rest", str(other.base_url), workspace) as twin:
         assert await ok(twin, "git.status") == await ok(cloned, "git.status")
         assert await ok(twin, "git.log") == await ok(cloned, "git.log")
+
+
+async def refs_of(service: Service, agent: Agent) -> list[str]:
+    """Every ref of a workspace, symbolic ones by what they point to."""
+    tree = await tree_of(service, agent)
+    shown = git("-c", "safe.directory=*", "for-each-ref", "--format=%(refname) %(objectname) %(symref)", cwd=tree)
+    return shown.splitlines()
+
+
+def add_refs(bare: Path) -> None:
+    """A branch and tags, one of them annotated, one of a file."""
+    git("branch", "topic", "main", cwd=bare)
+    git("tag", "light", "main", cwd=bare)
+    git("tag", "--annotate", "--message=first", "v1", "main", cwd=bare)
+    git("tag", "file", "main:README.md", cwd=bare)
+
+
+@pytest.mark.parametrize("agent", ["rest"], indirect=True)
+async def test_every_ref_is_carried_whatever_the_other_side_has(
+    agent: RestAgent,
+    services: dict[str, Service],
+    service: Service,
+    inventory: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    path: str,
+    workspace: Workspace,
+    bare: Path,
+) -> None:
+    add_refs(bare)
+    await ok(agent, "git.clone", url=str(bare))
+    await ok(agent, "git.create_branch", name="side")
+    await ok(agent, "git.checkout", branch="main")
+    there = await other_side(services, service)
+    async with agent_on("rest", there.url, workspace) as twin:
+
+        async def is_carried(have: str = "") -> None:
+            answer = await carry(inventory, other, path, have=have)
+            assert answer.status_code == 200, answer.text
+            assert await refs_of(there, twin) == await refs_of(service, agent)
+            assert await ok(twin, "git.status") == await ok(agent, "git.status")
+            assert await ok(twin, "git.branch") == await ok(agent, "git.branch")
+
+        await is_carried()
+        head = (await ok(agent, "git.status"))["head"]
+        # Nothing but uncommitted changes to carry.
+        await make_odd(agent)
+        await is_carried(have=head)
+        await ok(agent, "git.commit", message="more")
+        # Branches and tags that stand at what the other side has.
+        await is_carried(have=head)
+        await ok(agent, "git.reset", mode="hard")
+        await ok(agent, "git.checkout", branch="side")
+        await is_carried(have=head)
+        assert (await ok(twin, "git.show", revision="v1"))["sha"] == head
+
+
+@pytest.mark.parametrize("agent", ["rest"], indirect=True)
+async def test_a_bundle_without_one_of_its_refs_is_told_from_a_whole_one(
+    cloned: Agent, inventory: httpx.AsyncClient, other: httpx.AsyncClient, path: str
+) -> None:
+    await ok(cloned, "git.create_branch", name="side")
+    bundle = await inventory.get(f"{path}/export")
+    fields = {"Crossfade-Workspace": bundle.headers["crossfade-workspace"]}
+    line = next(line for line in bundle.content.split(b"\n") if line.endswith(b" refs/remotes/origin/main"))
+    short = bundle.content.replace(line + b"\n", b"", 1)
+    answer = await other.put(f"{path}/import", content=short, headers=fields)
+    assert answer.json()["code"] == "diverged"
+    assert (await other.put(f"{path}/import", content=bundle.content, headers=fields)).status_code == 200
 
 
 @pytest.mark.parametrize("agent", ["rest"], indirect=True)

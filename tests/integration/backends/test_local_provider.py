@@ -193,3 +193,25 @@ async def a_repository(sandbox: LocalSandbox) -> Path:
     (tree / ".git" / "config").touch()
     await sandbox.settle_clone("clone-1", "https://git.example/a.git")
     return tree
+
+
+@pytest.mark.parametrize("content", [b"", b'{"url": "https://git.exa', b"null", b"{}"])
+async def test_a_damaged_note_of_a_clone_never_costs_the_clone(content: bytes) -> None:
+    with sandbox_home() as home:
+        tree = await a_repository(await LocalProvider(home / "service").create("sandbox0"))
+        note = tree.parent.parent / "meta" / "clone.json"
+        whole = note.read_bytes()
+        note.write_bytes(content)
+        for _ in range(2):
+            again = LocalProvider(home / "service")
+            with pytest.raises(ServiceError) as caught:
+                await again.find("sandbox0")
+            assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+        note.write_bytes(whole)
+        found = await again.find("sandbox0")
+        assert found is not None
+        assert found.has_repository
+        note.write_bytes(content)
+        with pytest.raises(ServiceError):
+            await again.find("sandbox0")
+        assert (tree / ".git").is_dir()

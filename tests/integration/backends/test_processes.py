@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -336,33 +337,81 @@ async def test_what_a_crash_left_half_done_is_tidied_up(name: str, tmp_path: Pat
 # --- secrets and surroundings ---------------------------------------------------------------------------------------
 
 
+def no_canary_in(content: bytes | str, where: object) -> None:
+    """Neither the token nor the form in which it is sent."""
+    content = content.encode() if isinstance(content, str) else content
+    for canary in (SECRET.encode(), base64.b64encode(f"x-access-token:{SECRET}".encode())):
+        assert canary not in content, where
+    assert b"extraheader" not in content.lower(), where
+
+
+def unpacked(bundle: bytes, place: Path) -> bytes:
+    """Every object of a bundle, as it was before it was packed."""
+    git("init", "--quiet", str(place))
+    (place / "bundle").write_bytes(bundle)
+    git("fetch", "--quiet", "bundle", "+refs/*:refs/carried/*", cwd=place)
+    command = ["git", "cat-file", "--batch-all-objects", "--batch"]
+    return subprocess.run(command, cwd=place, check=True, capture_output=True).stdout
+
+
 async def test_a_token_reaches_the_remote_and_nothing_else(
     name: str, tmp_path: Path, home: Path, remote: GitHttp
 ) -> None:
     remote.token = SECRET
     url = f"{remote.url}/project.git"
+    keyed = Workspace(more={"Idempotency-Key": "once"})
     async with (
         started_service(name, tmp_path / "data", home, Start(ALLOWED)) as service,
         agent_on("rest", service.url) as agent,
+        agent_on("rest", service.url, keyed) as once,
+        httpx.AsyncClient(base_url=service.url, headers={"Crossfade-Auth": TOKEN}, timeout=60) as inventory,
     ):
         answers = [await agent.call("git.clone", url=url), await agent.call("git.clone", url=url, token="wrong")]
         assert [answer.code for answer in answers] == ["remote_auth_failed"] * 2
         answers += [await agent.call("git.clone", url=url, token=SECRET)]
         answers += [await agent.call("file.write", path="a", content="x"), await agent.call("git.add", files=["a"])]
-        answers += [await agent.call("git.commit", message="m"), await agent.call("git.push", token=SECRET)]
-        answers += [await agent.call("git.pull", token=SECRET)]
+        answers += [await agent.call("git.commit", message="m"), await once.call("git.push", token=SECRET)]
+        answers += [await agent.call("git.pull", token=SECRET), await once.call("git.push", token=SECRET)]
         assert not any(answer.is_error for answer in answers[2:]), answers
         assert (await agent.call("git.pull")).code == "remote_auth_failed"
         assert git("log", "-1", "--format=%s", "main", cwd=tmp_path / "project.git") == "m"
+        for asked in ("/v1/workspaces", "/v1/workspaces/agent-1/task-1", "/v1/workspaces/digest", "/metrics"):
+            told = await inventory.get(asked)
+            assert told.status_code == 200
+            no_canary_in(told.content, asked)
+        exported = await inventory.get("/v1/workspaces/agent-1/task-1/export")
+        assert exported.status_code == 200
+        no_canary_in(str(exported.headers), "the manifest")
+        no_canary_in(await asyncio.to_thread(unpacked, exported.content, tmp_path / "unpacked"), "the bundle")
         remote.token = None
         async with hanging_clone_with_token(agent, remote) as place:
             for pid in processes_with(place):
                 assert SECRET.encode() not in command_of(pid)
         assert any(said and said.startswith("Basic ") for said in remote.authorizations)
+    no_canary_in(json.dumps([answer.content for answer in answers]), "the answers")
     for path, content in contents_below(home, tmp_path / "data"):
-        assert SECRET.encode() not in content, path
-        assert b"extraheader" not in content.lower(), path
-    assert SECRET not in json.dumps([answer.content for answer in answers])
+        no_canary_in(content, path)
+
+
+async def test_a_token_stays_nowhere_when_the_deadline_strikes(
+    name: str, tmp_path: Path, home: Path, remote: GitHttp
+) -> None:
+    start = Start({**ALLOWED, "CROSSFADE_LONGEST_OPERATION_S": "3"})
+    keyed = Workspace(more={"Idempotency-Key": "once"})
+    async with (
+        started_service(name, tmp_path / "data", home, start) as service,
+        agent_on("rest", service.url) as agent,
+        agent_on("rest", service.url, keyed) as once,
+    ):
+        assert not (await agent.call("git.clone", url=f"{remote.url}/project.git")).is_error
+        struck = await once.call("git.clone", url=f"{remote.url}/hang/project.git", token=SECRET)
+        assert struck.code == "deadline"
+        again = await once.call("git.clone", url=f"{remote.url}/hang/project.git", token=SECRET)
+        assert again.code == "outcome_unknown"
+        no_canary_in(json.dumps([struck.content, again.content]), "the answers")
+    assert any(said and said.startswith("Basic ") for said in remote.authorizations)
+    for path, content in contents_below(home, tmp_path / "data"):
+        no_canary_in(content, path)
 
 
 async def test_the_services_own_token_goes_where_a_call_brings_none(

@@ -50,6 +50,23 @@ async def test_a_clone_brings_the_commit_of_the_other_side(
         assert (await ok(relay, "git.pull"))["head"] == after
 
 
+async def test_a_shallow_clone_brings_the_commit_of_the_other_side_however_far_the_remote_is(
+    service: Service, workspace: Workspace, bare: Path, tmp_path: Path
+) -> None:
+    first, before = move_on(bare, tmp_path)
+    for number in range(2):
+        (tmp_path / f"again-{number}").mkdir()
+        move_on(bare, tmp_path / f"again-{number}")
+    async with relayed(service, workspace, before) as relay:
+        assert await ok(relay, "git.clone", url=bare.as_uri(), depth=1) == {"branch": "main", "head": before}
+        assert (await ok(relay, "git.status"))["clean"]
+        assert [row["sha"] for row in (await ok(relay, "git.log"))["commits"]] == [before]
+    async with relayed(service, workspace, first) as relay:
+        assert (await ok(relay, "git.clone", url=bare.as_uri(), depth=1))["head"] == first
+    async with relayed(service, workspace, UNKNOWN) as relay:
+        assert (await relay.call("git.clone", url=bare.as_uri(), depth=1)).code == "diverged"
+
+
 async def test_a_pull_brings_the_commit_of_the_other_side(
     cloned: Agent, service: Service, workspace: Workspace, bare: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from backends.common.removal import remove_tree
 from tests.integration.backends.test_processes import names_in
 from tests.support.services import (
     SERVICES,
+    TOKEN,
     Agent,
     Service,
     Start,
@@ -52,6 +53,15 @@ async def lose_sandbox(service: Service, agent: Agent) -> None:
     await asyncio.to_thread(remove_tree, tree.parent.parent)
 
 
+async def is_in_no_inventory(service: Service) -> bool:
+    """Whether the workspace of the tests is neither listed nor found."""
+    headers = {"Crossfade-Auth": TOKEN}
+    async with httpx.AsyncClient(base_url=service.url, headers=headers, timeout=60) as client:
+        one = await client.get("/v1/workspaces/agent-1/task-1")
+        listed = (await client.get("/v1/workspaces")).json()["workspaces"]
+        return one.status_code == 404 and not listed
+
+
 @both
 async def test_first_clones_that_fail_leave_no_sandbox(name: str, tmp_path: Path, home: Path, bare: Path) -> None:
     async with started_service(name, tmp_path / "data", home, Start(local_remotes=[tmp_path])) as service:
@@ -84,6 +94,7 @@ async def test_a_workspace_starts_afresh_when_its_sandbox_is_gone(
         await lose_sandbox(service, agent)
         assert (await agent.call("git.status")).code == "unknown_workspace"
         assert (await agent.call("file.write", path="a", content="")).code == "unknown_workspace"
+        await until_async(lambda: is_in_no_inventory(service), "nobody is told of it any more")
         assert not (await agent.call("git.clone", url=str(bare))).is_error
         await lose_sandbox(service, agent)
     async with (

@@ -39,6 +39,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> Bench:
     notes = FileNotes(tmp_path / "notes")
+    await notes.start()
     provider = LocalProvider(tmp_path / "sandboxes")
     for workspace in (BUSY, QUIET):
         await provider.create(workspace.digest)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from backends.common.errors import Code, ServiceError
-from backends.common.tree import Tree, is_git_directory, split_path
+from backends.common.tree import LIST_LIMIT, Tree, is_git_directory, split_path
 
 
 @pytest.fixture
@@ -107,3 +107,14 @@ def test_a_listing_is_sorted_and_leaves_gits_directory_out(tree: Tree, root: Pat
     for name in (".git", "z", "b"):
         (root / name).mkdir()
     assert [entry.path for entry in tree.entries("")] == ["a.txt", "b", "src", "z"]
+
+
+def test_a_directory_of_too_many_entries_is_not_listed(root: Path, tree: Tree) -> None:
+    (root / ".git").mkdir()
+    for number in range(LIST_LIMIT - 2):
+        (root / f"{number}").touch()
+    assert len(tree.entries("")) == LIST_LIMIT
+    (root / "one-more").touch()
+    with pytest.raises(ServiceError) as caught:
+        tree.entries("")
+    assert code_of(caught) is Code.TOO_LARGE
