@@ -146,7 +146,7 @@ class E2BProvider:
         known = self._sandboxes.get(name)
         async with _explained():
             if known is not None:
-                if await known.is_alive():
+                if await self._is_there(known):
                     return known
                 self._sandboxes.pop(name, None)
                 return None
@@ -160,6 +160,19 @@ class E2BProvider:
                     await sandbox.look()
                     return self._sandboxes.setdefault(name, sandbox)
         return None
+
+    async def _is_there(self, known: E2BSandbox) -> bool:
+        try:
+            if not await known.is_alive():
+                return False
+            if not known.has_repository:
+                # Another instance may have cloned into it meanwhile.
+                await known.look()
+        except ServiceError as exc:
+            if isinstance(exc.__cause__, _GONE):
+                return False
+            raise
+        return True
 
     async def destroy(self, name: str) -> None:
         """See `SandboxProvider.destroy`."""
@@ -191,10 +204,12 @@ class _Known:
     Attributes:
         url: Of what was cloned, or None.
         prolonged_at: When its life was last prolonged; monotonic.
+        settled: How many clones were put in place here.
     """
 
     url: str | None = None
     prolonged_at: float = 0.0
+    settled: int = 0
 
 
 @dataclass(eq=False)
@@ -230,8 +245,9 @@ class E2BSandbox:
         self._known.prolonged_at = time.monotonic()
 
     async def look(self) -> None:
-        """Finds out what is in a sandbox that another run of the service made."""
-        await self.set_up()
+        """Finds out what is in a sandbox that another run, or another instance, of the service uses."""
+        if not self._home:
+            await self.set_up()
         await self._run(Command(("true",), is_outside=True), 0)
 
     async def is_alive(self) -> bool:
@@ -289,7 +305,7 @@ class E2BSandbox:
         return check_guard(finished) if self._fence is not None else finished
 
     async def _run(self, command: Command, keep_bytes: int) -> Finished:
-        number = token_hex(8)
+        number, settled = token_hex(8), self._known.settled
         place = "." if command.is_outside else "current"
         running = asyncio.ensure_future(self._say(command, place, keep_bytes, number))
         try:
@@ -299,11 +315,14 @@ class E2BSandbox:
             # The cloud goes on with what nobody waits for: whoever gets the workspace next must not meet it.
             await to_the_end(self._end(number, running))
             raise
-        except ServiceError:
+        except ServiceError as exc:
             # Whether it is there at all is asked before the next operation.
             self._known.prolonged_at = -inf
+            if not isinstance(exc.__cause__, _GONE):
+                # A connection that broke, say, or a command that took too long: it goes on as well.
+                await to_the_end(self._end(number, running))
             raise
-        return self._finished(said)
+        return self._finished(said, settled)
 
     async def _say(self, command: Command, place: str, keep_bytes: int, number: str) -> str:
         fed = "/dev/null"
@@ -335,23 +354,33 @@ class E2BSandbox:
         return str(done.stdout)
 
     async def _end(self, number: str, running: asyncio.Future[str]) -> None:
-        with contextlib.suppress(Exception):
-            command = f"sh -c {shlex.quote(e2b_scripts.KILL)} sh {number}"
-            await self._made.commands.run(command, timeout=_REQUEST_S, request_timeout=_REQUEST_S)
+        command = f"sh -c {shlex.quote(e2b_scripts.KILL)} sh {number}"
+        for pause_s in (0.1, 0.5, 0.0):
+            try:
+                async with _explained():
+                    await self._made.commands.run(command, timeout=_REQUEST_S, request_timeout=_REQUEST_S)
+                break
+            except ServiceError as exc:
+                if isinstance(exc.__cause__, _GONE):
+                    break
+                _log.warning("command_not_ended", sandbox=self.name, why=exc.message)
+                await asyncio.sleep(pause_s)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
-    def _finished(self, said: str) -> Finished:
+    def _finished(self, said: str, settled: int) -> Finished:
         lines = said.split("\n")
         if lines[0] == "gone":
-            self._known.url = None
             raise ServiceError(Code.UNKNOWN_WORKSPACE, "nothing was cloned here; clone first")
         try:
             code, size = map(int, lines[0].split())
             stdout, stderr, url = (base64.b64decode(line) for line in lines[1:4])
         except (ValueError, IndexError) as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, "a command ended before it said how") from exc
-        self._known.url = url.decode() or None
+        # An answer that was long on its way knows nothing of a clone that was put in place meanwhile, and what was
+        # once cloned stays.
+        if url and self._known.settled == settled:
+            self._known.url = url.decode()
         return Finished(code, stdout, stderr, truncated=size > len(stdout))
 
     # --- the repository --------------------------------------------------------------------------------------------
@@ -362,6 +391,8 @@ class E2BSandbox:
         done = await to_the_end(self.run(settling, keep_bytes=0))
         if done.code:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, "the clone could not be put in its place")
+        self._known.url = remote_url
+        self._known.settled += 1
 
     async def discard_clone(self, name: str) -> None:
         """See `Sandbox.discard_clone`."""

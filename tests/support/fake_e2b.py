@@ -43,6 +43,19 @@ class FakeE2B:
         """Sets what goes wrong from now on."""
         httpx.put(f"{self.url}/troubles", json=troubles).raise_for_status()
 
+    def state(self) -> dict[str, Any]:
+        """What goes wrong, and how many commands began (`started`) and run (`running`)."""
+        found: dict[str, Any] = httpx.get(f"{self.url}/troubles").json()
+        return found
+
+    def cut(self) -> None:
+        """Breaks the connections of running commands, which go on."""
+        httpx.post(f"{self.url}/troubles/cut").raise_for_status()
+
+    def let_go(self) -> None:
+        """Lets held commands begin."""
+        httpx.post(f"{self.url}/troubles/let-go").raise_for_status()
+
     def sandboxes(self) -> list[dict[str, Any]]:
         """Those that live."""
         found: list[dict[str, Any]] = httpx.get(f"{self.url}/v2/sandboxes", headers={"X-API-KEY": KEY}).json()

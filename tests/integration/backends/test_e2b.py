@@ -28,7 +28,7 @@ from tests.support.services import (
     git,
     started_service,
 )
-from tests.support.waiting import until_async
+from tests.support.waiting import until, until_async
 
 SLOW_S = 1.0
 TOKEN = "ghp_canary0123456789"
@@ -162,6 +162,61 @@ async def test_a_command_that_is_cancelled_has_ended_when_the_caller_knows(
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await said_by("pgrep", "-fx", "sleep 30[01]") == b""
+
+
+async def test_a_command_that_is_cancelled_before_it_began_never_runs(
+    provider: E2BProvider, cloud: FakeE2B, tmp_path: Path
+) -> None:
+    """The request is on its way, and whoever ends it finds nothing to end yet."""
+    sandbox = await provider.create("sandbox1")
+    mark = tmp_path / "mark"
+    cloud.trouble(held_starts=1)
+    before = cloud.state()["started"]
+    running = asyncio.create_task(sandbox.run(run("sh", "-c", f"touch {mark}; sleep 302"), keep_bytes=10))
+    await until(lambda: cloud.state()["held_starts"] == 0, "it is about to begin")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    cloud.let_go()
+    # It, and what ended it.
+    await until(lambda: cloud.state()["started"] == before + 2, "it began")
+    await until(lambda: cloud.state()["running"] == 0, "nothing runs")
+    assert not mark.exists()
+
+
+async def test_a_command_whose_connection_breaks_has_ended_when_the_caller_knows(
+    provider: E2BProvider, cloud: FakeE2B, tmp_path: Path
+) -> None:
+    sandbox = await provider.create("sandbox1")
+    mark = tmp_path / "mark"
+    running = asyncio.create_task(sandbox.run(run("sh", "-c", f"echo $$ >{mark}; exec sleep 303"), keep_bytes=10))
+    await until(lambda: mark.exists() and mark.read_text(), "it runs")
+    cloud.cut()
+    with pytest.raises(ServiceError) as caught:
+        await running
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    assert not await asyncio.to_thread(Path("/proc", mark.read_text().strip()).exists)
+    assert (await sandbox.run(run("true"), keep_bytes=0)).code == 0
+
+
+async def test_odd_names_are_files_like_any_other(provider: E2BProvider, tmp_path: Path) -> None:
+    sandbox = await provider.create("sandbox1")
+    await sandbox.run(run("mkdir", "-p", "clone-1/.git"), keep_bytes=0)
+    await sandbox.run(run("touch", "clone-1/.git/config"), keep_bytes=0)
+    await sandbox.settle_clone("clone-1", "https://git.example/a.git")
+    names = ("-x/y", "--help/y", "a/-b/c", "a\nb/c", "-r", "(/x", "!/x", "=/x", " lead/y", "*/y", "$HOME/y", "~/z", "-")
+
+    async def comes_and_goes(name: str) -> None:
+        await sandbox.write_file(name, name.encode())
+        assert (await sandbox.read_file(name, 100))[0] == name.encode()
+        directory = name.rpartition("/")[0]
+        assert name in [entry.path for entry in await sandbox.list_directory(directory)]
+        await sandbox.delete_file(name)
+        with pytest.raises(ServiceError) as caught:
+            await sandbox.read_file(name, 100)
+        assert caught.value.code is Code.NOT_FOUND
+
+    await asyncio.gather(*map(comes_and_goes, names))
 
 
 async def test_a_sandbox_that_dies_under_a_command_is_told(provider: E2BProvider, cloud: FakeE2B) -> None:
