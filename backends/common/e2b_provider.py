@@ -44,7 +44,7 @@ from backends.common.fencing import DIRECTORY, check_guard, guarded
 from backends.common.finishing import to_the_end
 from backends.common.git_command import CONNECT, GLOBAL_CONFIG, Command
 from backends.common.locks import Fence
-from backends.common.sandbox import Entry, Finished
+from backends.common.sandbox import Entry, Finished, Terms
 from backends.common.tree import LIST_LIMIT, is_git_directory, split_path
 
 _COMMAND_S: Final = 300.0
@@ -52,6 +52,8 @@ _REQUEST_S: Final = 30.0
 _BUSY_S: Final = 30.0
 """Longest time that a busy cloud is asked again."""
 _PAGE: Final = 100
+CREATIONS_PER_S: Final = 1.0
+"""E2B allows so many to an account without a plan, 5 with one: https://e2b.dev/docs/sandbox/rate-limits."""
 _GONE: Final = (SandboxNotFoundException, SandboxNotRunningException)
 """The two ways in which the SDK says that a sandbox is no more."""
 _BUSY: Final = (RateLimitException, ServiceBusyException)
@@ -64,8 +66,9 @@ class E2BSettings:
     """How sandboxes are had.
 
     Attributes:
-        owner: Put in the metadata of every sandbox; sandboxes of others are never touched.
+        service: Whose sandboxes these are; put in the metadata of every one, with the owner. Others are never touched.
         api_key: Of the account.
+        owner: The deployment; None = it says so itself (`SandboxProvider.belong_to`).
         template: They are made from.
         life_s: They are killed by the cloud when nobody has used them for so long.
         api_url: Of the control plane; None = of the SDK.
@@ -73,8 +76,9 @@ class E2BSettings:
         network: As the SDK takes it: for example the rules by which the cloud's proxy adds a secret to requests.
     """
 
-    owner: str
+    service: str
     api_key: str = field(repr=False)
+    owner: str | None = None
     template: str | None = None
     life_s: int = 1800
     api_url: str | None = None
@@ -98,7 +102,23 @@ class E2BProvider:
     def __init__(self, settings: E2BSettings) -> None:
         """Connects to nothing yet."""
         self._settings = settings
+        self._owner = settings.owner
         self._sandboxes: dict[str, E2BSandbox] = {}
+
+    @property
+    def terms(self) -> Terms:
+        """See `SandboxProvider.terms`."""
+        return Terms(self._settings.life_s, CREATIONS_PER_S)
+
+    def belong_to(self, deployment: str) -> None:
+        """See `SandboxProvider.belong_to`."""
+        self._owner = self._settings.owner or deployment
+
+    @property
+    def _mark(self) -> str:
+        # Without a name, sandboxes of everybody would be taken for one's own.
+        assert self._owner
+        return f"{self._owner}-{self._settings.service}"
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> E2BSandbox:
         """See `SandboxProvider.create`.
@@ -106,8 +126,7 @@ class E2BProvider:
         Raises:
             ServiceError: `rate_limited`, `sandbox_unavailable`.
         """
-        settings = self._settings
-        metadata = {**(labels or {}), "crossfade_service": settings.owner, "crossfade_name": name}
+        metadata = {**(labels or {}), "crossfade_service": self._mark, "crossfade_name": name}
         making = self._create(name, metadata)
         try:
             # To its end: a creation that is cancelled leaves a sandbox that nobody knows of.
@@ -121,6 +140,7 @@ class E2BProvider:
     async def _create(self, name: str, metadata: dict[str, str]) -> E2BSandbox:
         settings = self._settings
         more: dict[str, Any] = {"network": settings.network} if settings.network else {}
+        key = f"{self._mark}-{name}-{token_hex(8)}"
         async with _explained():
             async for attempt in _patiently():
                 with attempt:
@@ -128,8 +148,8 @@ class E2BProvider:
                         template=settings.template,
                         timeout=settings.life_s,
                         metadata=metadata,
-                        # A lost answer, asked again, must not make a second one.
-                        idempotency_key=f"{settings.owner}-{name}",
+                        # A lost answer, asked again, must not make a second one; a later creation must not get this.
+                        idempotency_key=key,
                         **more,
                         **settings.options,
                     )
@@ -190,7 +210,7 @@ class E2BProvider:
             return sorted({info.metadata["crossfade_name"] async for info in self._listed({}) if info.metadata})
 
     async def _listed(self, more: dict[str, str]) -> AsyncIterator[Any]:
-        query = SandboxQuery(metadata={"crossfade_service": self._settings.owner, **more})
+        query = SandboxQuery(metadata={"crossfade_service": self._mark, **more})
         pages = AsyncSandbox.list(query=query, limit=_PAGE, **self._settings.options)
         while pages.has_next:
             for info in await pages.next_items():

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Final, Protocol, TypeVar
 
+from backends.common import metrics
 from backends.common.errors import Code, ServiceError
 from backends.common.workspace import WorkspaceId
 
@@ -19,8 +20,15 @@ Fence = int | None
 """Number of a hold: of two of one workspace the later has the greater. None where there is but one instance."""
 
 
+T = TypeVar("T")
+
+
 class WorkspaceLocks(Protocol):
     """Serialises writers by workspace."""
+
+    def belong_to(self, deployment: str) -> None:
+        """Says whose workspaces these are, before any is held: other deployments may have workspaces of that name."""
+        ...
 
     def hold(self, workspace: WorkspaceId) -> AbstractAsyncContextManager[Fence]:
         """Holds a workspace.
@@ -47,6 +55,15 @@ class WorkspaceLocks(Protocol):
         ...
 
 
+@asynccontextmanager
+async def waited(hold: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """A hold, with a note of how long it was waited for, whether it was had or not."""
+    async with AsyncExitStack() as held:
+        with metrics.LOCK_WAIT_SECONDS.time():
+            fence = await held.enter_async_context(hold)
+        yield fence
+
+
 class LocalLocks:
     """Implements `WorkspaceLocks` in this process. Locks that nobody holds or awaits take no memory."""
 
@@ -55,9 +72,18 @@ class LocalLocks:
         self._locks: dict[WorkspaceId, asyncio.Lock] = {}
         self._users: dict[WorkspaceId, int] = {}
 
+    def belong_to(self, deployment: str) -> None:
+        """See `WorkspaceLocks.belong_to`. A process is of one deployment."""
+
     @asynccontextmanager
     async def hold(self, workspace: WorkspaceId) -> AsyncIterator[Fence]:
         """See `WorkspaceLocks.hold`."""
+        async with waited(self.turn(workspace)):
+            yield None
+
+    @asynccontextmanager
+    async def turn(self, workspace: WorkspaceId) -> AsyncIterator[None]:
+        """As `hold`, for locks that are made of these and measure the whole of the wait."""
         lock = self._locks.setdefault(workspace, asyncio.Lock())
         self._users[workspace] = self._users.get(workspace, 0) + 1
         try:
@@ -67,7 +93,7 @@ class LocalLocks:
             except TimeoutError as exc:
                 raise busy() from exc
             try:
-                yield None
+                yield
             finally:
                 lock.release()
         finally:

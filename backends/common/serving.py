@@ -113,7 +113,7 @@ def _provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> Sandb
         # Here, not above: the SDK takes half a second to load.
         from backends.common.e2b_settings import e2b_provider
 
-        return e2b_provider(name, data_dir, env)
+        return e2b_provider(name, env)
     raise ValueError(f"CROSSFADE_SANDBOX_PROVIDER={kind} is none of local, e2b")
 
 

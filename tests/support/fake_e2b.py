@@ -29,6 +29,11 @@ class FakeE2B:
     url: str
     root: Path
 
+    def expire(self, sandbox_id: str) -> None:
+        """Nobody has used it for as long as it lives."""
+        place = f"{self.url}/sandboxes/{sandbox_id}/timeout"
+        httpx.post(place, json={"timeout": 0}, headers={"X-API-KEY": KEY}).raise_for_status()
+
     @property
     def env(self) -> dict[str, str]:
         """For a service that shall use it."""
@@ -44,7 +49,7 @@ class FakeE2B:
         httpx.put(f"{self.url}/troubles", json=troubles).raise_for_status()
 
     def state(self) -> dict[str, Any]:
-        """What goes wrong, and how many commands began (`started`) and run (`running`)."""
+        """What goes wrong, how many commands began (`started`) and run (`running`), and the `last_creation`."""
         found: dict[str, Any] = httpx.get(f"{self.url}/troubles").json()
         return found
 

@@ -25,7 +25,8 @@ def fake_e2b_app(cloud: Cloud, api_key: str | None = None) -> Starlette:
         return Response(status_code=204)
 
     async def state(_: Request) -> Response:
-        return JSONResponse({**asdict(cloud.troubles), "started": cloud.started, "running": cloud.running})
+        seen = {"started": cloud.started, "running": cloud.running, "last_creation": cloud.last_creation}
+        return JSONResponse({**asdict(cloud.troubles), **seen})
 
     async def cut(_: Request) -> Response:
         cloud.cut()

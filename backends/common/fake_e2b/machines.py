@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _DEFAULT_LIFE_S: Final = 300.0
+_POLL_S: Final = 0.02
 
 
 @dataclass
@@ -99,6 +100,7 @@ class Cloud:
         streams: What is said to those who wait for a command.
         let_go: Held commands may begin.
         started: How many commands began.
+        last_creation: What was asked for last.
     """
 
     def __init__(self, root: Path, troubles: Troubles | None = None) -> None:
@@ -113,6 +115,7 @@ class Cloud:
         self.streams: set[asyncio.Queue[dict[str, Any] | None]] = set()
         self.let_go = asyncio.Event()
         self.started = 0
+        self.last_creation: dict[str, Any] = {}
         self._root = root
         self._machines: dict[str, Machine] = {}
         self._by_key: dict[str, str] = {}
@@ -170,8 +173,10 @@ class Cloud:
         home.mkdir(mode=0o700)
         machine = Machine(sandbox_id, home, metadata, envs, now, now + (life_s or _DEFAULT_LIFE_S), template)
         self._machines[sandbox_id] = machine
-        # It is there from now on, also for whoever does not wait for the answer.
-        await asyncio.sleep(self.troubles.create_s)
+        # It is there from now on, also for whoever does not wait for the answer. Less trouble shortens a wait.
+        begun = time.monotonic()
+        while (left_s := begun + self.troubles.create_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a time, not an event
+            await asyncio.sleep(min(left_s, _POLL_S))
         return machine
 
     def kill(self, sandbox_id: str) -> bool:
