@@ -19,7 +19,8 @@ from backends.common.serving import Surroundings, serve
 def build(around: Surroundings) -> GitSandboxService:
     """Puts the service together."""
     url = os.environ.pop("CROSSFADE_DATABASE_URL", "") or f"sqlite+aiosqlite:///{around.data_dir / 'approach2.db'}"
-    database = Database(url)
+    file = os.environ.pop("CROSSFADE_DATABASE_PASSWORD_FILE", "")
+    database = Database(url, Path(file).read_text().strip() if file else None)
     return GitSandboxService(around.provider, database, _locks(), PoolSettings.from_env(os.environ), around.rules)
 
 

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, select, text
+from sqlalchemy import Connection, event, make_url, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -45,18 +45,21 @@ _log = structlog.get_logger("crossfade.approach2")
 class Database:
     """One database, SQLite or PostgreSQL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: str | None = None) -> None:
         """Connects on first use.
 
         Args:
             url: Of SQLAlchemy: `sqlite+aiosqlite:///path`, `postgresql+asyncpg://user:password@host/name`.
+            password: Where the URL holds none.
 
         Raises:
             ValueError: It is no such URL, or its database has no driver here. The URL is not shown: it may hold a
                 password.
         """
         try:
-            self._engine: AsyncEngine = create_async_engine(with_driver(url), pool_pre_ping=True)
+            place = make_url(with_driver(url))
+            place = place.set(password=password) if password else place
+            self._engine: AsyncEngine = create_async_engine(place, pool_pre_ping=True)
         except (SQLAlchemyError, ImportError) as exc:
             raise ValueError(f"CROSSFADE_DATABASE_URL cannot be used ({type(exc).__name__})") from None
         if self._engine.dialect.name == "sqlite":

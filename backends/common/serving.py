@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from backends.common.authority import InternalToken
+from backends.common.concealment import conceal
 from backends.common.credential import Credential
 from backends.common.dispatch import Dispatcher
 from backends.common.errors import ServiceError
@@ -68,6 +69,7 @@ def serve(name: str, build: Callable[[Surroundings], GitService]) -> int:
     Returns:
         The exit code.
     """
+    conceal()
     parser = argparse.ArgumentParser(prog=name)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int, help="TCP port on --host; 0 = a free one, which is logged")
