@@ -15,10 +15,12 @@ from statistics import median
 from typing import Final
 
 from backends.approach2.database import Database
-from backends.approach2.pool import PoolSize, SandboxPoolManager
+from backends.approach2.pool import SandboxPoolManager
+from backends.approach2.pool_settings import PoolSettings
 from backends.approach2.table import SandboxTable
 from backends.common.local_provider import LocalProvider
-from backends.common.sandbox import Sandbox
+from backends.common.locks import LocalLocks
+from backends.common.sandbox import Sandbox, Terms
 from backends.common.workspace import WorkspaceId
 from tests.support.fake_e2b import running_fake_e2b
 from tests.support.postgres_process import running_postgres
@@ -35,6 +37,14 @@ class Timed:
     def __init__(self, provider: LocalProvider) -> None:
         self._provider = provider
         self.took_s = 0.0
+
+    @property
+    def terms(self) -> Terms:
+        """See `SandboxProvider.terms`."""
+        return self._provider.terms
+
+    def belong_to(self, deployment: str) -> None:
+        """See `SandboxProvider.belong_to`."""
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> Sandbox:
         """See `SandboxProvider.create`; not counted: it is made beforehand."""
@@ -64,8 +74,8 @@ async def checkouts(url: str, home: Path) -> tuple[float, float]:
     database = Database(url)
     await database.start()
     provider = Timed(LocalProvider(home))
-    size = PoolSize(warm=_CHECKOUTS, total=10 * _CHECKOUTS)
-    pool = SandboxPoolManager(provider, SandboxTable(database), size)
+    settings = PoolSettings(warm=_CHECKOUTS, total=10 * _CHECKOUTS)
+    pool = SandboxPoolManager(provider, SandboxTable(database), LocalLocks(), settings)
     await pool.start()
     await pool.wait_warm()
     own, theirs = [], []

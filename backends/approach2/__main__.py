@@ -10,9 +10,8 @@ import structlog
 
 from backends.approach2.database import Database
 from backends.approach2.locks import RedisLocks
-from backends.approach2.pool import PoolSize, SandboxPoolManager
+from backends.approach2.pool_settings import PoolSettings
 from backends.approach2.service import GitSandboxService
-from backends.approach2.table import SandboxTable
 from backends.common.locks import LocalLocks, WorkspaceLocks
 from backends.common.serving import Surroundings, serve
 
@@ -20,9 +19,9 @@ from backends.common.serving import Surroundings, serve
 def build(around: Surroundings) -> GitSandboxService:
     """Puts the service together."""
     url = os.environ.pop("CROSSFADE_DATABASE_URL", "") or f"sqlite+aiosqlite:///{around.data_dir / 'approach2.db'}"
-    database = Database(url)
-    pool = SandboxPoolManager(around.provider, SandboxTable(database), PoolSize.from_env(os.environ))
-    return GitSandboxService(around.provider, database, pool, _locks(), around.rules)
+    file = os.environ.pop("CROSSFADE_DATABASE_PASSWORD_FILE", "")
+    database = Database(url, Path(file).read_text().strip() if file else None)
+    return GitSandboxService(around.provider, database, _locks(), PoolSettings.from_env(os.environ), around.rules)
 
 
 def _locks() -> WorkspaceLocks:

@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, make_url, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from backends.approach2.models import GitDeployment
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
 
 _ANSWER_S: Final = 10.0
 """Longer than SQLite waits for another writer."""
-_ATTEMPTS: Final = 5
+_SERVER_S: Final = 60.0
+"""Longest wait for a server at the start. A fresh one initialises itself first."""
+_FILE_S: Final = 1.5
+"""For a file: it is there, or another instance is just migrating it."""
+_MIGRATION_S: Final = 60.0
+_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
 _MIGRATION_LOCK: Final = 0x63726F7373
 """Of PostgreSQL's advisory locks; any number that nobody else uses."""
 
+_ONE: Final = 1
+
 T = TypeVar("T")
+
+_log = structlog.get_logger("crossfade.approach2")
 
 
 class Database:
     """One database, SQLite or PostgreSQL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: str | None = None) -> None:
         """Connects on first use.
 
         Args:
             url: Of SQLAlchemy: `sqlite+aiosqlite:///path`, `postgresql+asyncpg://user:password@host/name`.
+            password: Where the URL holds none.
 
         Raises:
             ValueError: It is no such URL, or its database has no driver here. The URL is not shown: it may hold a
                 password.
         """
         try:
-            self._engine: AsyncEngine = create_async_engine(with_driver(url), pool_pre_ping=True)
+            place = make_url(with_driver(url))
+            place = place.set(password=password) if password else place
+            self._engine: AsyncEngine = create_async_engine(place, pool_pre_ping=True)
         except (SQLAlchemyError, ImportError) as exc:
             raise ValueError(f"CROSSFADE_DATABASE_URL cannot be used ({type(exc).__name__})") from None
         if self._engine.dialect.name == "sqlite":
@@ -52,20 +69,40 @@ class Database:
     async def start(self) -> None:
         """Migrates the database to what the models say; several instances may do so at once.
 
+        A server that is not there yet is waited for: who starts everything at once starts its database too.
+
         Raises:
             ServiceError: The database cannot be used.
         """
-        for attempt in range(1, _ATTEMPTS + 1):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (_FILE_S if self._engine.dialect.name == "sqlite" else _SERVER_S)
+        pause_s = _PAUSE_S
+        while True:
             try:
-                async with self._engine.begin() as connection:
+                async with asyncio.timeout(_MIGRATION_S), self._engine.begin() as connection:
                     await connection.run_sync(migrate)
-            except (SQLAlchemyError, OSError) as exc:
+            except (SQLAlchemyError, OSError, TimeoutError) as exc:
                 # Another instance may have been faster; it is looked at again.
-                if attempt == _ATTEMPTS:
+                if loop.time() >= until:
                     raise _unavailable(exc) from exc
-                await asyncio.sleep(0.1 * attempt)
+                _log.warning("database_not_there", why=type(exc).__name__)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 return
+
+    async def deployment(self) -> str:
+        """The random name of the deployment that this database is of; the first who asks makes it.
+
+        Raises:
+            ServiceError: The database cannot be used.
+        """
+        with suppress(IntegrityError):
+            await self.ask(_name_deployment)
+        query = select(GitDeployment.name).where(GitDeployment.id == _ONE)
+        name = await self.ask(lambda session: session.scalar(query))
+        assert name is not None
+        return name
 
     async def why_not_ready(self) -> str | None:
         """What keeps it from being used, or None: it does not answer, or is not migrated."""
@@ -99,6 +136,17 @@ class Database:
             raise
         except (SQLAlchemyError, OSError, TimeoutError) as exc:
             raise _unavailable(exc) from exc
+
+
+async def in_turn(session: AsyncSession, number: int) -> None:
+    """The rest of the transaction runs after those that asked for the same number before. SQLite does that anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": number})
+
+
+async def _name_deployment(session: AsyncSession) -> None:
+    if await session.scalar(select(GitDeployment.id)) is None:
+        session.add(GitDeployment(id=_ONE, name=secrets.token_hex(8)))
 
 
 def migrate(connection: Connection, revision: str = "head") -> None:

@@ -1,7 +1,7 @@
 """Locks in Redis: one writer at a time in a workspace, over all instances.
 
-    cf:lock:<hash>   token of the holder; expires unless renewed
-    cf:fence:<hash>  number of the last hold
+    cf:lock:<deployment>:<hash>   token of the holder; expires unless renewed
+    cf:fence:<deployment>:<hash>  number of the last hold
 
 A lock that expires while its holder still works (a paused process, a lost Redis) does no harm: every command that
 writes is run under the fence of its hold (`common.fencing`), and a later hold has a greater one. The numbers never
@@ -28,7 +28,7 @@ from redis.exceptions import RedisError
 from backends.common import metrics
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
-from backends.common.locks import WAIT_S, Fence, LocalLocks, busy
+from backends.common.locks import WAIT_S, Fence, LocalLocks, busy, waited
 from backends.common.workspace import WorkspaceId
 
 _ERRORS: Final = (RedisError, OSError, TimeoutError)
@@ -86,6 +86,7 @@ class RedisLocks:
         self._times = times or LockTimes()
         # Writers of this process wait for each other here, without asking Redis again and again.
         self._here = LocalLocks(self._times.wait_s)
+        self._deployment = ""
         try:
             self._redis: Redis = Redis.from_url(
                 url,
@@ -101,14 +102,23 @@ class RedisLocks:
         self._renew = self._redis.register_script(_RENEW)
         self._release = self._redis.register_script(_RELEASE)
 
+    def belong_to(self, deployment: str) -> None:
+        """See `WorkspaceLocks.belong_to`."""
+        self._deployment = deployment
+
     @asynccontextmanager
     async def hold(self, workspace: WorkspaceId) -> AsyncIterator[Fence]:
         """See `WorkspaceLocks.hold`."""
-        async with self._here.hold(workspace):
+        # Who waits for a writer of this very process waits as well.
+        async with waited(self._hold(workspace)) as fence:
+            yield fence
+
+    @asynccontextmanager
+    async def _hold(self, workspace: WorkspaceId) -> AsyncIterator[Fence]:
+        async with self._here.turn(workspace.digest):
             token = secrets.token_hex(16)
             try:
-                with metrics.LOCK_WAIT_SECONDS.time():
-                    fence = await self._wait(workspace, token)
+                fence = await self._wait(workspace, token)
             except BaseException:
                 # The answer may have been lost, and not the lock.
                 await to_the_end(self._let_go(workspace, token))
@@ -123,7 +133,7 @@ class RedisLocks:
     async def is_held(self, workspace: WorkspaceId) -> bool:
         """See `WorkspaceLocks.is_held`."""
         try:
-            return bool(await _whole(self._redis.exists(_lock(workspace))))
+            return bool(await _whole(self._redis.exists(self._name("lock", workspace))))
         except _ERRORS as exc:
             raise _unavailable(exc) from exc
 
@@ -139,8 +149,11 @@ class RedisLocks:
         """Disconnects."""
         await self._redis.aclose()
 
+    def _name(self, kind: str, workspace: WorkspaceId) -> str:
+        return f"cf:{kind}:{self._deployment}:{workspace.digest}"
+
     async def _wait(self, workspace: WorkspaceId, token: str) -> int:
-        keys = [_lock(workspace), f"cf:fence:{workspace.digest}"]
+        keys = [self._name("lock", workspace), self._name("fence", workspace)]
         numbers: list[str | int] = [token, _ms(self._times.ttl_s), _ms(self._times.fence_kept_s)]
         until = asyncio.get_running_loop().time() + self._times.wait_s
         while True:
@@ -159,7 +172,9 @@ class RedisLocks:
         while True:
             await asyncio.sleep(self._times.renew_s)
             try:
-                kept = await _whole(self._renew(keys=[_lock(workspace)], args=[token, _ms(self._times.ttl_s)]))
+                kept = await _whole(
+                    self._renew(keys=[self._name("lock", workspace)], args=[token, _ms(self._times.ttl_s)])
+                )
             except _ERRORS as exc:
                 _log.warning("lock_not_renewed", workspace=workspace.digest, why=type(exc).__name__)
                 continue
@@ -171,7 +186,7 @@ class RedisLocks:
 
     async def _let_go(self, workspace: WorkspaceId, token: str) -> None:
         try:
-            await self._release(keys=[_lock(workspace)], args=[token])
+            await self._release(keys=[self._name("lock", workspace)], args=[token])
         except _ERRORS as exc:
             # It expires.
             _log.warning("lock_not_released", workspace=workspace.digest, why=type(exc).__name__)
@@ -180,10 +195,6 @@ class RedisLocks:
 async def _whole(call: Awaitable[T]) -> T:
     """A call of Redis, never cancelled in the middle: it is short, and the client may swallow a cancellation."""
     return await to_the_end(call)
-
-
-def _lock(workspace: WorkspaceId) -> str:
-    return f"cf:lock:{workspace.digest}"
 
 
 def _ms(seconds: float) -> int:

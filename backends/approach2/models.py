@@ -52,6 +52,15 @@ class GitSandbox(Base):
     fingerprint_3: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
+class GitDeployment(Base):
+    """The one row that says which deployment this database is of: the mark of its sandboxes and locks."""
+
+    __tablename__ = "git_deployment"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(64))
+
+
 class GitCall(Base):
     """A keyed call and its answer (`calls.Noted`)."""
 

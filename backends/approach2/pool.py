@@ -1,75 +1,71 @@
-"""The warm pool: sandboxes that are ready before somebody needs one."""
+"""The warm pool: sandboxes that are ready before somebody needs one.
+
+The table is the truth, and all instances share what is warm in it: what a dead instance left is taken over by the
+others. Each instance remembers which are warm, so that a checkout asks nobody; whoever is second to claim one takes
+the next.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
+from backends.approach2.leaks import LeakSweep
+from backends.approach2.making import PoolFullError, SandboxMaker
 from backends.approach2.models import SandboxState
+from backends.approach2.pace import Pace
+from backends.approach2.pool_settings import PoolSettings
 from backends.approach2.table import SandboxTable
+from backends.approach2.upkeep import forever
 from backends.common import metrics
 from backends.common.errors import Code, ServiceError
 from backends.common.finishing import to_the_end
+from backends.common.locks import WorkspaceLocks
 from backends.common.sandbox import Sandbox, SandboxProvider
 from backends.common.workspace import WorkspaceId
 
-_REFILL_PAUSE_S: Final = 1.0
+_LEARN_S: Final = 5.0
+"""Age of what is known of other instances' doings."""
 _SWEEP_S: Final = 600.0
+_LOOKS: Final = 3
+"""At each warm sandbox, in the time after which it would be gone."""
+_LOOK_S: Final = 600.0
+"""Between them, where a sandbox stays."""
+_DRAIN_S: Final = 5.0
 _ATTEMPTS: Final = 5
-_LONGEST_CREATION: Final = timedelta(minutes=10)
-MINIMUM: Final = 3
-"""Fewer would make the pool pointless."""
-MOST: Final = 10_000
 
 _log = structlog.get_logger("crossfade.approach2")
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSize:
-    """How many sandboxes there are.
-
-    Attributes:
-        warm: Kept waiting, at least.
-        total: Of all, at most.
-    """
-
-    warm: int = MINIMUM
-    total: int = MOST
-
-    @classmethod
-    def from_env(cls, env: Mapping[str, str]) -> PoolSize:
-        """Reads `CROSSFADE_POOL_WARM` and `CROSSFADE_POOL_TOTAL`.
-
-        Raises:
-            ValueError: One is no number, fewer than 3 are to be warm, or more than there may be.
-        """
-        warm = int(env.get("CROSSFADE_POOL_WARM") or MINIMUM)
-        total = int(env.get("CROSSFADE_POOL_TOTAL") or MOST)
-        if not MINIMUM <= warm <= total:
-            raise ValueError(f"CROSSFADE_POOL_WARM={warm} must be {MINIMUM} to CROSSFADE_POOL_TOTAL={total}")
-        return cls(warm, total)
 
 
 class SandboxPoolManager:
     """Keeps sandboxes warm and gives them to workspaces."""
 
-    def __init__(self, provider: SandboxProvider, table: SandboxTable, size: PoolSize) -> None:
+    def __init__(
+        self, provider: SandboxProvider, table: SandboxTable, locks: WorkspaceLocks, settings: PoolSettings
+    ) -> None:
         self._provider = provider
         self._table = table
-        self._size = size
+        self._leaks = LeakSweep(provider, table, locks)
+        self._settings = settings
+        terms = provider.terms
+        self._pace = Pace(settings.creations_per_s or terms.creations_per_s)
+        self._maker = SandboxMaker(provider, table, self._leaks, settings.total)
+        self._look_s = terms.life_s / _LOOKS if terms.life_s is not None else _LOOK_S
         self._warm: deque[str] = deque()
+        self._claiming: set[str] = set()
+        self._waiting = 0
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         self._wanted = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self._is_full = asyncio.Event()
-        self._making = asyncio.Lock()
+        self._trouble: str | None = None
+        self._has_been_full = False
+        self._tasks: list[asyncio.Task[None]] = []
         metrics.POOL_WARM.set_function(lambda: len(self._warm))
 
     @property
@@ -77,46 +73,56 @@ class SandboxPoolManager:
         """How many are waiting."""
         return len(self._warm)
 
+    def why_not_ready(self) -> str | None:
+        """What keeps new workspaces from being served, or None.
+
+        A pool that a burst has emptied is ready: it makes more. One that is empty and cannot make more is not.
+        """
+        if self._warm and self._has_been_full:
+            return None
+        return self._trouble or (None if self._has_been_full else "the pool is not warm yet")
+
     async def start(self) -> None:
-        """Takes over what an earlier run left warm, removes what no row names, and begins to refill.
+        """Takes over what is warm, removes what belongs to nothing, and begins to refill.
 
         Raises:
             ServiceError: `sandbox_unavailable`.
         """
         await self.sweep()
-        for name in await self._table.named(SandboxState.WARM):
-            if await self._healthy(name) is not None:
-                self._warm.append(name)
-            else:
-                await self._drop_warm(name)
-        self._wanted.set()
-        self._tasks = [asyncio.create_task(self._refill()), asyncio.create_task(self._keep_swept())]
+        await self._learn()
+        await self.look_after()
+        keeping: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
+            "look_after": (self.look_after, self._look_s),
+            "sweep": (self.sweep, _SWEEP_S),
+            "learn": (self._learn_and_refill, _LEARN_S),
+            "refill": (self._keep_refilled, 0.0),
+        }
+        self._tasks = [asyncio.create_task(forever(name, *how)) for name, how in keeping.items()]
 
     async def sweep(self) -> None:
-        """Removes sandboxes that no row names, and rows whose sandbox is gone; any instance may, at any time.
+        """See `LeakSweep.sweep`."""
+        await self._leaks.sweep()
+
+    async def look_after(self) -> None:
+        """Prolongs the life of what is warm, and removes what is not well.
 
         Raises:
             ServiceError: The provider or the database cannot be asked.
         """
-        for name in await self._table.never_made(_LONGEST_CREATION):
-            await self._drop(name)
-        assigned = await self._table.named(SandboxState.ASSIGNED)
-        # In this order: what is made meanwhile by another instance is noted before it is there.
-        there = set(await self._provider.names())
-        known = set(await self._table.names())
-        for name in there - known:
-            await self._remove_unknown(name)
-        for name in set(assigned) - there:
-            # A list may have been short; a row is not forgotten for that.
-            if await self._provider.find(name) is None:
-                await self._drop(name)
+        for name in list(self._warm):
+            # It may have been given away meanwhile.
+            if name in self._warm and await self._healthy(name) is None:
+                with contextlib.suppress(ValueError):
+                    self._warm.remove(name)
+                await self._drop_warm(name)
+        self._wanted.set()
 
     async def wait_warm(self) -> None:
-        """Returns once the pool is as warm as it should be."""
+        """Returns once the pool is as warm as it should be, or as it may be."""
         await self._is_full.wait()
 
     async def checkout(self, workspace: WorkspaceId) -> Sandbox:
-        """A sandbox for a workspace that has none.
+        """A sandbox for a workspace that has none. Only under the workspace's lock.
 
         Raises:
             ServiceError: `sandbox_unavailable`.
@@ -124,18 +130,35 @@ class SandboxPoolManager:
         with metrics.CHECKOUT_SECONDS.time():
             return await self._checkout(workspace)
 
+    async def release(self, name: str) -> None:
+        """A sandbox is broken or not needed any more; it is gone when this returns or raises."""
+        await to_the_end(self._leaks.remove(name))
+
+    async def aclose(self) -> None:
+        """Stops refilling. Warm sandboxes stay, for the other instances and the next run, unless they are drained."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._settings.is_drained:
+            with contextlib.suppress(TimeoutError, ServiceError):
+                async with asyncio.timeout(_DRAIN_S):
+                    await asyncio.gather(*map(self._drain, await self._table.named(SandboxState.WARM)))
+
+    # --- giving away -----------------------------------------------------------------------------------------------
+
     async def _checkout(self, workspace: WorkspaceId) -> Sandbox:
-        # Other instances may have given away what is warm here.
+        # Other instances may have given away what seems warm here.
         for _ in range(_ATTEMPTS + len(self._warm)):
-            name = await self._take()
-            self._is_full.clear()
-            self._wanted.set()
+            name = await self._take(workspace)
+            self._claiming.add(name)
+            self._refill_soon()
             try:
                 sandbox = await self._claim(name, workspace)
             except BaseException:
-                # Whether it was given away, only the table knows.
-                await to_the_end(self._put_back(name))
+                await to_the_end(self._undo(name, workspace))
                 raise
+            finally:
+                self._claiming.discard(name)
             if sandbox is not None:
                 return sandbox
             taken = await self._table.find(workspace)
@@ -144,45 +167,23 @@ class SandboxPoolManager:
                 return found
         raise ServiceError(Code.SANDBOX_UNAVAILABLE, "no sandbox could be had")
 
-    async def release(self, name: str) -> None:
-        """A sandbox is broken or not needed any more; it is gone when this returns or raises."""
-        await to_the_end(self._drop(name))
-
-    async def aclose(self) -> None:
-        """Stops refilling. Warm sandboxes stay for the next run."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _keep_swept(self) -> None:
-        # An instance that is killed, and does not come back, leaves what the others must find.
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            try:
-                await self.sweep()
-            except ServiceError as exc:
-                _log.warning("sweep_failed", why=exc.message)
-
-    async def _refill(self) -> None:
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                while len(self._warm) < self._size.warm:
-                    async with self._making:
-                        self._warm.append(await self._create())
-                self._is_full.set()
-            except ServiceError as exc:
-                _log.error("pool_not_refilled", why=exc.message)
-                await asyncio.sleep(_REFILL_PAUSE_S)
-                self._wanted.set()
-
-    async def _take(self) -> str:
+    async def _take(self, workspace: WorkspaceId) -> str:
         if self._warm:
             return self._warm.popleft()
-        async with self._making:
-            # One may have become warm while another was made.
-            return self._warm.popleft() if self._warm else await self._create()
+        # Who refills lets go first whoever waits.
+        self._waiting += 1
+        self._nobody_waits.clear()
+        try:
+            await self._learn()
+            if self._warm:
+                return self._warm.popleft()
+            async with self._pace.turn():
+                # One may have become warm while others were made.
+                return self._warm.popleft() if self._warm else await self._maker.make(_labels(workspace))
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._nobody_waits.set()
 
     async def _claim(self, name: str, workspace: WorkspaceId) -> Sandbox | None:
         """The sandbox, if it is well and the workspace has none yet."""
@@ -195,36 +196,18 @@ class SandboxPoolManager:
             await self._put_back(name)
         return None
 
-    async def _put_back(self, name: str) -> None:
-        # Where the table does not say, the next run takes over what is warm.
+    async def _undo(self, name: str, workspace: WorkspaceId) -> None:
+        """Nobody will use it: how far it was given away, only the table knows."""
+        # Where the table does not say either, a sweep finds it.
         with contextlib.suppress(ServiceError):
-            if name in await self._table.named(SandboxState.WARM):
-                self._warm.append(name)
+            if await self._table.find(workspace) == name:
+                await self._leaks.remove(name)
+            else:
+                await self._put_back(name)
 
-    async def _remove_unknown(self, name: str) -> None:
-        found = await self._provider.find(name)
-        if found is not None and found.has_repository:
-            # Of another table: whoever works in it still wants it.
-            _log.warning("unknown_sandbox_kept", sandbox=name)
-        else:
-            # Made, and then the service ended before it was noted.
-            metrics.LEAKS_REMOVED.inc()
-            await self._provider.destroy(name)
-
-    async def _create(self) -> str:
-        if len(await self._provider.names()) >= self._size.total:
-            raise ServiceError(Code.SANDBOX_UNAVAILABLE, "there are as many sandboxes as there may be")
-        name = secrets.token_hex(16)
-        try:
-            await self._table.add(name)
-            await self._provider.create(name)
-            await self._table.made(name)
-        except BaseException:
-            # Nobody would ever use it, and each attempt would leave one.
-            with contextlib.suppress(ServiceError):
-                await to_the_end(self._drop(name))
-            raise
-        return name
+    async def _put_back(self, name: str) -> None:
+        if await self._table.put_warm(name):
+            self._warm.append(name)
 
     async def _healthy(self, name: str) -> Sandbox | None:
         sandbox = await self._provider.find(name)
@@ -240,6 +223,78 @@ class SandboxPoolManager:
             _log.warning("sandbox_dropped", sandbox=name)
             await self._provider.destroy(name)
 
-    async def _drop(self, name: str) -> None:
-        await self._provider.destroy(name)
-        await self._table.remove(name)
+    async def _drain(self, name: str) -> None:
+        with contextlib.suppress(ServiceError):
+            if await self._table.remove_warm(name):
+                await self._provider.destroy(name)
+
+    # --- refilling -------------------------------------------------------------------------------------------------
+
+    async def _learn(self) -> None:
+        """Which are warm: other instances make some, give some away, and leave some when they die."""
+        before = set(self._warm)
+        there = await self._table.named(SandboxState.WARM)
+        still = set(there)
+        # What was put here while the table was asked stays.
+        kept = [name for name in self._warm if name in still or name not in before]
+        new = [name for name in there if name not in kept and name not in self._claiming]
+        self._warm = deque([*kept, *new])
+        counts = await self._table.counts()
+        metrics.POOL_IN_USE.set(counts[SandboxState.ASSIGNED])
+        metrics.POOL_CREATING.set(counts[SandboxState.CREATING])
+
+    async def _learn_and_refill(self) -> None:
+        await self._learn()
+        self._refill_soon()
+
+    def _refill_soon(self) -> None:
+        if len(self._warm) < self._settings.warm:
+            self._is_full.clear()
+            self._wanted.set()
+
+    async def _keep_refilled(self) -> None:
+        """Waits until some are missing, and makes them."""
+        await self._wanted.wait()
+        self._wanted.clear()
+        try:
+            is_full = await self._refill()
+        except Exception as exc:
+            self._trouble = exc.message if isinstance(exc, ServiceError) else type(exc).__name__
+            self._wanted.set()
+            raise
+        self._trouble = None
+        if is_full or len(self._warm) >= self._settings.warm:
+            self._has_been_full = True
+            self._is_full.set()
+
+    async def _refill(self) -> bool:
+        """Makes what is missing; returns whether there are as many as there may be."""
+        making: list[asyncio.Task[None]] = []
+        failures: list[BaseException | None] = []
+        try:
+            while len(self._warm) + sum(not task.done() for task in making) < self._settings.warm and not any(failures):
+                await self._nobody_waits.wait()
+                await self._pace.begin()
+                making.append(asyncio.create_task(self._make_warm()))
+                failures = [task.exception() for task in making if task.done()]
+            # Those that succeed are wanted, whatever becomes of the others.
+            failures = await asyncio.gather(*making, return_exceptions=True)
+        finally:
+            for task in making:
+                task.cancel()
+            await asyncio.gather(*making, return_exceptions=True)
+        for failure in failures:
+            if failure is not None and not isinstance(failure, PoolFullError):
+                raise failure
+        return any(failures)
+
+    async def _make_warm(self) -> None:
+        """In a turn that has begun."""
+        try:
+            await self._put_back(await self._maker.make({}))
+        finally:
+            self._pace.end()
+
+
+def _labels(workspace: WorkspaceId) -> dict[str, str]:
+    return {"agent": workspace.agent_id, "task": workspace.task_id}

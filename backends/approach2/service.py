@@ -5,6 +5,7 @@ from __future__ import annotations
 from backends.approach2.calls import CallTable
 from backends.approach2.database import Database
 from backends.approach2.pool import SandboxPoolManager
+from backends.approach2.pool_settings import PoolSettings
 from backends.approach2.table import SandboxTable
 from backends.common.locks import WorkspaceLocks
 from backends.common.remotes import RemoteRules
@@ -23,17 +24,17 @@ class GitSandboxService(GitService):
         self,
         provider: SandboxProvider,
         database: Database,
-        pool: SandboxPoolManager,
         locks: WorkspaceLocks,
+        settings: PoolSettings,
         rules: RemoteRules,
     ) -> None:
+        self._provider = provider
         self._database = database
-        self._pool = pool
         self._locks = locks
         table = SandboxTable(database)
-        sandboxes = _Pooled(provider, table, pool)
+        self._pool = SandboxPoolManager(provider, table, locks, settings)
+        sandboxes = _Pooled(provider, table, self._pool)
         self.workspaces = Workspaces(sandboxes, locks, CallTable(database), table, rules)
-        self._why_not: str | None = "the pool is not warm yet"
 
     async def start(self) -> None:
         """Migrates the database and warms the pool.
@@ -42,9 +43,11 @@ class GitSandboxService(GitService):
             ServiceError: The database cannot be used.
         """
         await self._database.start()
+        deployment = await self._database.deployment()
+        self._provider.belong_to(deployment)
+        self._locks.belong_to(deployment)
         await self._pool.start()
         await self._pool.wait_warm()
-        self._why_not = None
 
     async def aclose(self) -> None:
         """Lets go of pool, locks and database."""
@@ -55,7 +58,7 @@ class GitSandboxService(GitService):
 
     async def why_not_ready(self) -> str | None:
         """What keeps it from serving, or None."""
-        return self._why_not or await self._locks.why_not_ready() or await self._database.why_not_ready()
+        return await self._database.why_not_ready() or await self._locks.why_not_ready() or self._pool.why_not_ready()
 
 
 class _Pooled:
@@ -69,14 +72,19 @@ class _Pooled:
     async def find(self, workspace: WorkspaceId) -> Sandbox | None:
         """See `Sandboxes.find`."""
         name = await self._table.find(workspace)
-        found = await self._provider.find(name) if name else None
-        if name is not None and found is None:
-            # The table outlived its sandbox: the workspace starts afresh.
-            await self._pool.release(name)
-        return found
+        return await self._provider.find(name) if name else None
 
     async def obtain(self, workspace: WorkspaceId) -> Sandbox:
         """See `Sandboxes.obtain`."""
+        # Here and not where it is looked for: only who holds the workspace may conclude that its sandbox is gone. A
+        # list that is late, or short, must not take it from somebody who works in it.
+        name = await self._table.find(workspace)
+        if name is not None:
+            found = await self._provider.find(name)
+            if found is not None:
+                return found
+            # The table outlived its sandbox: the workspace starts afresh.
+            await self._pool.release(name)
         return await self._pool.checkout(workspace)
 
     async def abandon(self, sandbox: Sandbox) -> None:

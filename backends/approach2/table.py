@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from backends.approach2.database import Database, aware, utc
+from backends.approach2.database import Database, aware, in_turn, utc
 from backends.approach2.models import GitSandbox, SandboxState
 from backends.common.calls import now
 from backends.common.inventory import RangeDigest, Record, State
@@ -18,8 +20,29 @@ from backends.common.workspace import WorkspaceId
 _PARTS: Final = 4
 _PART_BITS: Final = 32
 _PART_NAMES: Final = tuple(f"fingerprint_{n}" for n in range(_PARTS))
+_WAITING: Final = (SandboxState.CREATING.value, SandboxState.WARM.value)
+"""Of no workspace. Those that are being made are known to who makes them alone."""
+_COUNTING: Final = 0x706F6F6C
+"""Of PostgreSQL's advisory locks; any number that nobody else uses."""
 _AFTER_HEX: Final = "g"
 """Sorts behind every hex digit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """A sandbox that serves a workspace.
+
+    Attributes:
+        name: Of the sandbox.
+        workspace: That it serves.
+        since: When it was given away.
+        is_used: A write has ended in it.
+    """
+
+    name: str
+    workspace: WorkspaceId
+    since: datetime
+    is_used: bool
 
 
 class SandboxTable:
@@ -44,15 +67,56 @@ class SandboxTable:
         """Names of all sandboxes."""
         return list(await self._database.ask(lambda session: session.scalars(select(GitSandbox.name))))
 
-    async def add(self, name: str) -> None:
-        """Notes a sandbox that is going to be made."""
-        row = {"name": name, "state": SandboxState.CREATING.value, "created_at": utc(now())}
-        await self._database.ask(lambda session: session.execute(insert(GitSandbox).values(row)))
+    async def counts(self) -> dict[SandboxState, int]:
+        """How many are in each state."""
+        query = select(GitSandbox.state, func.count()).group_by(GitSandbox.state)
+        rows = (await self._database.ask(lambda session: session.execute(query))).all()
+        return {**dict.fromkeys(SandboxState, 0), **{SandboxState(state): count for state, count in rows}}
 
-    async def made(self, name: str) -> None:
-        """It is there and waits for a workspace."""
-        change = update(GitSandbox).where(GitSandbox.name == name).values(state=SandboxState.WARM.value)
-        await self._database.ask(lambda session: session.execute(change))
+    async def add(self, name: str, total: int) -> bool:
+        """Notes a sandbox that is going to be made; False when there are as many as there may be.
+
+        Args:
+            name: Of the sandbox.
+            total: Of all, at most.
+        """
+        there = select(func.count()).select_from(GitSandbox).scalar_subquery()
+        columns = ("name", "state", "created_at")
+        row = select(literal(name), literal(SandboxState.CREATING.value), literal(utc(now()))).where(there < total)
+        change = insert(GitSandbox).from_select(columns, row).returning(GitSandbox.name)
+
+        async def count_and_add(session: AsyncSession) -> str | None:
+            # SQLite writes one after the other; PostgreSQL would count what others have not committed yet as absent.
+            await in_turn(session, _COUNTING)
+            return await session.scalar(change)
+
+        return await self._database.ask(count_and_add) is not None
+
+    async def put_warm(self, name: str) -> bool:
+        """It waits for a workspace from now on; False when it serves one, or is not known."""
+        change = (
+            update(GitSandbox)
+            .where(GitSandbox.name == name, GitSandbox.state.in_(_WAITING))
+            .values(state=SandboxState.WARM.value)
+            .returning(GitSandbox.name)
+        )
+        return await self._database.ask(lambda session: session.scalar(change)) is not None
+
+    async def assigned(self) -> list[Assigned]:
+        """Which sandbox serves whom."""
+        columns = (
+            GitSandbox.name,
+            GitSandbox.agent_id,
+            GitSandbox.task_id,
+            GitSandbox.assigned_at,
+            GitSandbox.version,
+        )
+        query = select(*columns).where(GitSandbox.state == SandboxState.ASSIGNED.value)
+        rows: Sequence[Any] = (await self._database.ask(lambda session: session.execute(query))).all()
+        return [
+            Assigned(row.name, WorkspaceId(row.agent_id, row.task_id), aware(row.assigned_at), row.version > 0)
+            for row in rows
+        ]
 
     async def never_made(self, longest: timedelta) -> list[str]:
         """Names of sandboxes that were to be made longer ago than it takes."""
@@ -62,10 +126,15 @@ class SandboxTable:
         return list(await self._database.ask(lambda session: session.scalars(query)))
 
     async def assign(self, name: str, workspace: WorkspaceId) -> bool:
-        """Gives a warm sandbox to a workspace; False when it was given away, or the workspace has one."""
+        """Gives a sandbox to a workspace; False when it was given away, or the workspace has one.
+
+        Args:
+            name: Of one that is warm, or that the caller has just made.
+            workspace: That has none.
+        """
         change = (
             update(GitSandbox)
-            .where(GitSandbox.name == name, GitSandbox.state == SandboxState.WARM.value)
+            .where(GitSandbox.name == name, GitSandbox.state.in_(_WAITING))
             .values(
                 state=SandboxState.ASSIGNED.value,
                 agent_id=workspace.agent_id,
@@ -88,9 +157,7 @@ class SandboxTable:
     async def remove_warm(self, name: str) -> bool:
         """Forgets a sandbox that waits; False when it does not wait any more: another instance has given it away."""
         change = (
-            delete(GitSandbox)
-            .where(GitSandbox.name == name, GitSandbox.state == SandboxState.WARM.value)
-            .returning(GitSandbox.name)
+            delete(GitSandbox).where(GitSandbox.name == name, GitSandbox.state.in_(_WAITING)).returning(GitSandbox.name)
         )
         return await self._database.ask(lambda session: session.scalar(change)) is not None
 

@@ -44,7 +44,7 @@ from backends.common.fencing import DIRECTORY, check_guard, guarded
 from backends.common.finishing import to_the_end
 from backends.common.git_command import CONNECT, GLOBAL_CONFIG, Command
 from backends.common.locks import Fence
-from backends.common.sandbox import Entry, Finished
+from backends.common.sandbox import Entry, Finished, Terms
 from backends.common.tree import LIST_LIMIT, is_git_directory, split_path
 
 _COMMAND_S: Final = 300.0
@@ -52,6 +52,8 @@ _REQUEST_S: Final = 30.0
 _BUSY_S: Final = 30.0
 """Longest time that a busy cloud is asked again."""
 _PAGE: Final = 100
+CREATIONS_PER_S: Final = 1.0
+"""E2B allows so many to an account without a plan, 5 with one: https://e2b.dev/docs/sandbox/rate-limits."""
 _GONE: Final = (SandboxNotFoundException, SandboxNotRunningException)
 """The two ways in which the SDK says that a sandbox is no more."""
 _BUSY: Final = (RateLimitException, ServiceBusyException)
@@ -64,8 +66,9 @@ class E2BSettings:
     """How sandboxes are had.
 
     Attributes:
-        owner: Put in the metadata of every sandbox; sandboxes of others are never touched.
+        service: Whose sandboxes these are; put in the metadata of every one, with the owner. Others are never touched.
         api_key: Of the account.
+        owner: The deployment; None = it says so itself (`SandboxProvider.belong_to`).
         template: They are made from.
         life_s: They are killed by the cloud when nobody has used them for so long.
         api_url: Of the control plane; None = of the SDK.
@@ -73,8 +76,9 @@ class E2BSettings:
         network: As the SDK takes it: for example the rules by which the cloud's proxy adds a secret to requests.
     """
 
-    owner: str
+    service: str
     api_key: str = field(repr=False)
+    owner: str | None = None
     template: str | None = None
     life_s: int = 1800
     api_url: str | None = None
@@ -98,7 +102,23 @@ class E2BProvider:
     def __init__(self, settings: E2BSettings) -> None:
         """Connects to nothing yet."""
         self._settings = settings
+        self._owner = settings.owner
         self._sandboxes: dict[str, E2BSandbox] = {}
+
+    @property
+    def terms(self) -> Terms:
+        """See `SandboxProvider.terms`."""
+        return Terms(self._settings.life_s, CREATIONS_PER_S)
+
+    def belong_to(self, deployment: str) -> None:
+        """See `SandboxProvider.belong_to`."""
+        self._owner = self._settings.owner or deployment
+
+    @property
+    def _mark(self) -> str:
+        # Without a name, sandboxes of everybody would be taken for one's own.
+        assert self._owner
+        return f"{self._owner}-{self._settings.service}"
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> E2BSandbox:
         """See `SandboxProvider.create`.
@@ -106,8 +126,7 @@ class E2BProvider:
         Raises:
             ServiceError: `rate_limited`, `sandbox_unavailable`.
         """
-        settings = self._settings
-        metadata = {**(labels or {}), "crossfade_service": settings.owner, "crossfade_name": name}
+        metadata = {**(labels or {}), "crossfade_service": self._mark, "crossfade_name": name}
         making = self._create(name, metadata)
         try:
             # To its end: a creation that is cancelled leaves a sandbox that nobody knows of.
@@ -121,6 +140,7 @@ class E2BProvider:
     async def _create(self, name: str, metadata: dict[str, str]) -> E2BSandbox:
         settings = self._settings
         more: dict[str, Any] = {"network": settings.network} if settings.network else {}
+        key = f"{self._mark}-{name}-{token_hex(8)}"
         async with _explained():
             async for attempt in _patiently():
                 with attempt:
@@ -128,8 +148,8 @@ class E2BProvider:
                         template=settings.template,
                         timeout=settings.life_s,
                         metadata=metadata,
-                        # A lost answer, asked again, must not make a second one.
-                        idempotency_key=f"{settings.owner}-{name}",
+                        # A lost answer, asked again, must not make a second one; a later creation must not get this.
+                        idempotency_key=key,
                         **more,
                         **settings.options,
                     )
@@ -146,7 +166,7 @@ class E2BProvider:
         known = self._sandboxes.get(name)
         async with _explained():
             if known is not None:
-                if await known.is_alive():
+                if await self._is_there(known):
                     return known
                 self._sandboxes.pop(name, None)
                 return None
@@ -160,6 +180,19 @@ class E2BProvider:
                     await sandbox.look()
                     return self._sandboxes.setdefault(name, sandbox)
         return None
+
+    async def _is_there(self, known: E2BSandbox) -> bool:
+        try:
+            if not await known.is_alive():
+                return False
+            if not known.has_repository:
+                # Another instance may have cloned into it meanwhile.
+                await known.look()
+        except ServiceError as exc:
+            if isinstance(exc.__cause__, _GONE):
+                return False
+            raise
+        return True
 
     async def destroy(self, name: str) -> None:
         """See `SandboxProvider.destroy`."""
@@ -177,7 +210,7 @@ class E2BProvider:
             return sorted({info.metadata["crossfade_name"] async for info in self._listed({}) if info.metadata})
 
     async def _listed(self, more: dict[str, str]) -> AsyncIterator[Any]:
-        query = SandboxQuery(metadata={"crossfade_service": self._settings.owner, **more})
+        query = SandboxQuery(metadata={"crossfade_service": self._mark, **more})
         pages = AsyncSandbox.list(query=query, limit=_PAGE, **self._settings.options)
         while pages.has_next:
             for info in await pages.next_items():
@@ -191,10 +224,12 @@ class _Known:
     Attributes:
         url: Of what was cloned, or None.
         prolonged_at: When its life was last prolonged; monotonic.
+        settled: How many clones were put in place here.
     """
 
     url: str | None = None
     prolonged_at: float = 0.0
+    settled: int = 0
 
 
 @dataclass(eq=False)
@@ -230,8 +265,9 @@ class E2BSandbox:
         self._known.prolonged_at = time.monotonic()
 
     async def look(self) -> None:
-        """Finds out what is in a sandbox that another run of the service made."""
-        await self.set_up()
+        """Finds out what is in a sandbox that another run, or another instance, of the service uses."""
+        if not self._home:
+            await self.set_up()
         await self._run(Command(("true",), is_outside=True), 0)
 
     async def is_alive(self) -> bool:
@@ -289,7 +325,7 @@ class E2BSandbox:
         return check_guard(finished) if self._fence is not None else finished
 
     async def _run(self, command: Command, keep_bytes: int) -> Finished:
-        number = token_hex(8)
+        number, settled = token_hex(8), self._known.settled
         place = "." if command.is_outside else "current"
         running = asyncio.ensure_future(self._say(command, place, keep_bytes, number))
         try:
@@ -299,11 +335,14 @@ class E2BSandbox:
             # The cloud goes on with what nobody waits for: whoever gets the workspace next must not meet it.
             await to_the_end(self._end(number, running))
             raise
-        except ServiceError:
+        except ServiceError as exc:
             # Whether it is there at all is asked before the next operation.
             self._known.prolonged_at = -inf
+            if not isinstance(exc.__cause__, _GONE):
+                # A connection that broke, say, or a command that took too long: it goes on as well.
+                await to_the_end(self._end(number, running))
             raise
-        return self._finished(said)
+        return self._finished(said, settled)
 
     async def _say(self, command: Command, place: str, keep_bytes: int, number: str) -> str:
         fed = "/dev/null"
@@ -335,23 +374,33 @@ class E2BSandbox:
         return str(done.stdout)
 
     async def _end(self, number: str, running: asyncio.Future[str]) -> None:
-        with contextlib.suppress(Exception):
-            command = f"sh -c {shlex.quote(e2b_scripts.KILL)} sh {number}"
-            await self._made.commands.run(command, timeout=_REQUEST_S, request_timeout=_REQUEST_S)
+        command = f"sh -c {shlex.quote(e2b_scripts.KILL)} sh {number}"
+        for pause_s in (0.1, 0.5, 0.0):
+            try:
+                async with _explained():
+                    await self._made.commands.run(command, timeout=_REQUEST_S, request_timeout=_REQUEST_S)
+                break
+            except ServiceError as exc:
+                if isinstance(exc.__cause__, _GONE):
+                    break
+                _log.warning("command_not_ended", sandbox=self.name, why=exc.message)
+                await asyncio.sleep(pause_s)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
-    def _finished(self, said: str) -> Finished:
+    def _finished(self, said: str, settled: int) -> Finished:
         lines = said.split("\n")
         if lines[0] == "gone":
-            self._known.url = None
             raise ServiceError(Code.UNKNOWN_WORKSPACE, "nothing was cloned here; clone first")
         try:
             code, size = map(int, lines[0].split())
             stdout, stderr, url = (base64.b64decode(line) for line in lines[1:4])
         except (ValueError, IndexError) as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, "a command ended before it said how") from exc
-        self._known.url = url.decode() or None
+        # An answer that was long on its way knows nothing of a clone that was put in place meanwhile, and what was
+        # once cloned stays.
+        if url and self._known.settled == settled:
+            self._known.url = url.decode()
         return Finished(code, stdout, stderr, truncated=size > len(stdout))
 
     # --- the repository --------------------------------------------------------------------------------------------
@@ -362,6 +411,8 @@ class E2BSandbox:
         done = await to_the_end(self.run(settling, keep_bytes=0))
         if done.code:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, "the clone could not be put in its place")
+        self._known.url = remote_url
+        self._known.settled += 1
 
     async def discard_clone(self, name: str) -> None:
         """See `Sandbox.discard_clone`."""

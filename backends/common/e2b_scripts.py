@@ -21,6 +21,8 @@ out=$(mktemp -d) || exit 1
 trap 'rm -rf "$out" "$run"' EXIT
 if [ "$input" != /dev/null ]; then trap 'rm -rf "$out" "$run" "$input"' EXIT; fi
 echo $$ >"$run"
+# Whoever ended it before it had a number left this. In this order on both sides, one of them sees the other.
+if [ -e "$run.dead" ]; then rm -f "$run.dead"; exit 1; fi
 cd "$base/box"
 if [ "$1" = current ]; then
   cd current/ || {{ echo gone; exit 0; }}
@@ -39,14 +41,18 @@ cat "$base/meta/url" 2>/dev/null | base64 | tr -d '\\n'; echo
 """
 
 KILL: Final = """
-if [ -f "$HOME/crossfade/run/$1" ]; then
-  group=$(cat "$HOME/crossfade/run/$1")
+run=$HOME/crossfade/run/$1
+: >"$run.dead"
+if [ -s "$run" ]; then
+  group=$(cat "$run")
   kill -9 "-$group" 2>/dev/null
   while kill -0 "-$group" 2>/dev/null; do sleep 0.02; done
-  rm -f "$HOME/crossfade/run/$1"
+  rm -f "$run" "$run.dead"
 fi
+rm -f "$run.in"
+find "$HOME/crossfade/run" -type f -mmin +60 -delete
 """
-"""Ends a run and waits for its end. $1: its number."""
+"""Ends a run, which may not have begun yet, and waits for its end. $1: its number."""
 
 SETTLE: Final = """set -eu
 base=$HOME/crossfade
@@ -79,7 +85,7 @@ for part in ${path%/*}; do
   if [ ! -d "$below" ]; then
     if [ -e "$below" ]; then exit 20; fi
     if [ -z "$make" ]; then exit 21; fi
-    mkdir "$below"
+    mkdir -- "$below"
   fi
   below=$below/
 done

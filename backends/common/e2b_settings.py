@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from backends.common.e2b_provider import E2BProvider, E2BSettings
 
 _LIFE_S: Final = 1800
-_DIGEST_CHARACTERS: Final = 12
 
 
-def e2b_provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> E2BProvider:
+def e2b_provider(name: str, env: MutableMapping[str, str]) -> E2BProvider:
     """Reads the environment, and removes the key from it.
 
     `E2B_API_KEY[_FILE]`, `E2B_API_URL`, `E2B_SANDBOX_URL`, `CROSSFADE_E2B_TEMPLATE`, `CROSSFADE_E2B_LIFE_S`,
@@ -24,7 +20,6 @@ def e2b_provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> E2
 
     Args:
         name: Of the service.
-        data_dir: Names the owner of the sandboxes where no database and nothing else does.
         env: The environment.
 
     Raises:
@@ -36,13 +31,10 @@ def e2b_provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> E2
         key = Path(file).read_text().strip()
     if not key:
         raise ValueError("CROSSFADE_SANDBOX_PROVIDER=e2b needs E2B_API_KEY or E2B_API_KEY_FILE")
-    # Instances that share a table share the sandboxes in it, wherever each keeps its own files.
-    shared = urlsplit(env.get("CROSSFADE_DATABASE_URL", ""))
-    place = f"{shared.hostname}:{shared.port}{shared.path}".encode() if shared.path else os.fsencode(data_dir)
-    digest = hashlib.sha256(place).hexdigest()[:_DIGEST_CHARACTERS]
     return E2BProvider(
         E2BSettings(
-            owner=f"{env.get('CROSSFADE_E2B_OWNER') or digest}-{name}",
+            service=name,
+            owner=env.get("CROSSFADE_E2B_OWNER") or None,
             api_key=key,
             template=env.get("CROSSFADE_E2B_TEMPLATE") or None,
             life_s=_life_s(env.get("CROSSFADE_E2B_LIFE_S")),

@@ -34,7 +34,7 @@ from backends.common.git_command import GLOBAL_CONFIG, Command
 from backends.common.local_remote import serving
 from backends.common.locks import Fence
 from backends.common.removal import remove_tree
-from backends.common.sandbox import Entry, Finished
+from backends.common.sandbox import Entry, Finished, Terms
 from backends.common.tree import Tree
 from backends.common.users import UserClaims, range_here
 
@@ -112,6 +112,14 @@ class LocalProvider:
         for unfinished in root.glob(".*"):
             if _is_abandoned(unfinished, abandoned_s):
                 remove_tree(unfinished)
+
+    @property
+    def terms(self) -> Terms:
+        """See `SandboxProvider.terms`."""
+        return Terms()
+
+    def belong_to(self, deployment: str) -> None:
+        """See `SandboxProvider.belong_to`. Who shares the directory shares the sandboxes."""
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> LocalSandbox:  # noqa: ARG002 - no list here
         """A fresh sandbox.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Final, Protocol, TypeVar
 
+from backends.common import metrics
 from backends.common.errors import Code, ServiceError
 from backends.common.workspace import WorkspaceId
 
@@ -19,8 +20,15 @@ Fence = int | None
 """Number of a hold: of two of one workspace the later has the greater. None where there is but one instance."""
 
 
+T = TypeVar("T")
+
+
 class WorkspaceLocks(Protocol):
     """Serialises writers by workspace."""
+
+    def belong_to(self, deployment: str) -> None:
+        """Says whose workspaces these are, before any is held: other deployments may have workspaces of that name."""
+        ...
 
     def hold(self, workspace: WorkspaceId) -> AbstractAsyncContextManager[Fence]:
         """Holds a workspace.
@@ -47,6 +55,15 @@ class WorkspaceLocks(Protocol):
         ...
 
 
+@asynccontextmanager
+async def waited(hold: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """A hold, with a note of how long it was waited for, whether it was had or not."""
+    async with AsyncExitStack() as held:
+        with metrics.LOCK_WAIT_SECONDS.time():
+            fence = await held.enter_async_context(hold)
+        yield fence
+
+
 class LocalLocks:
     """Implements `WorkspaceLocks` in this process. Locks that nobody holds or awaits take no memory."""
 
@@ -63,6 +80,15 @@ class LocalLocks:
     @asynccontextmanager
     async def hold_named(self, digest: str) -> AsyncIterator[Fence]:
         """As `hold`, where only the digest of the workspace is known."""
+        async with waited(self.turn(digest)):
+            yield None
+
+    def belong_to(self, deployment: str) -> None:
+        """See `WorkspaceLocks.belong_to`. A process is of one deployment."""
+
+    @asynccontextmanager
+    async def turn(self, digest: str) -> AsyncIterator[None]:
+        """As `hold_named`, for locks that are made of these and measure the whole of the wait."""
         lock = self._locks.setdefault(digest, asyncio.Lock())
         self._users[digest] = self._users.get(digest, 0) + 1
         try:
@@ -72,7 +98,7 @@ class LocalLocks:
             except TimeoutError as exc:
                 raise busy() from exc
             try:
-                yield None
+                yield
             finally:
                 lock.release()
         finally:

@@ -22,12 +22,24 @@ COMMAND_SECONDS: Final = Histogram(
     "crossfade_service_command_seconds", "Of a command in a sandbox.", buckets=_SECONDS, registry=_REGISTRY
 )
 LOCK_WAIT_SECONDS: Final = Histogram(
-    "crossfade_service_lock_wait_seconds", "Until a workspace was held.", buckets=_SECONDS, registry=_REGISTRY
+    "crossfade_service_lock_wait_seconds",
+    "Until a workspace was held, or was not.",
+    buckets=_SECONDS,
+    registry=_REGISTRY,
 )
 LOCKS_LOST: Final = Counter(
     "crossfade_service_locks_lost", "Locks that were lost while they were held.", registry=_REGISTRY
 )
 POOL_WARM: Final = Gauge("crossfade_service_pool_warm", "Sandboxes that wait for a workspace.", registry=_REGISTRY)
+POOL_IN_USE: Final = Gauge(
+    "crossfade_service_pool_in_use", "Sandboxes that serve a workspace, of all instances.", registry=_REGISTRY
+)
+POOL_CREATING: Final = Gauge(
+    "crossfade_service_pool_creating", "Sandboxes that are being made, by all instances.", registry=_REGISTRY
+)
+POOL_TASK_FAILURES: Final = Counter(
+    "crossfade_service_pool_task_failures", "Failures of what keeps the pool.", ["task"], registry=_REGISTRY
+)
 CHECKOUT_SECONDS: Final = Histogram(
     "crossfade_service_checkout_seconds", "Until a workspace had a sandbox.", buckets=_SECONDS, registry=_REGISTRY
 )
@@ -35,7 +47,7 @@ POOL_DROPPED: Final = Counter(
     "crossfade_service_pool_dropped", "Sandboxes that were not well when they were wanted.", registry=_REGISTRY
 )
 LEAKS_REMOVED: Final = Counter(
-    "crossfade_service_leaks_removed", "Sandboxes that no row named, removed.", registry=_REGISTRY
+    "crossfade_service_leaks_removed", "Sandboxes without a row or without use, removed.", registry=_REGISTRY
 )
 SURVEYS_FAILED: Final = Counter(
     "crossfade_service_surveys_failed", "Workspaces that could not be surveyed.", registry=_REGISTRY

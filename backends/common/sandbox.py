@@ -132,8 +132,34 @@ class Sandbox(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which a provider gives sandboxes.
+
+    Attributes:
+        life_s: One that nobody uses is gone after so long; None = it stays.
+        creations_per_s: More are refused; None = as many as the machine can make.
+    """
+
+    life_s: float | None = None
+    creations_per_s: float | None = None
+
+
 class SandboxProvider(Protocol):
     """Makes sandboxes and finds them again."""
+
+    @property
+    def terms(self) -> Terms:
+        """Under which sandboxes are had."""
+        ...
+
+    def belong_to(self, deployment: str) -> None:
+        """Says whose sandboxes these are, before anything else is asked. Those of other deployments are not seen.
+
+        Args:
+            deployment: A random name, kept where all instances of a deployment find it.
+        """
+        ...
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> Sandbox:
         """A fresh sandbox.

@@ -22,6 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from backends.common.authority import InternalToken
+from backends.common.concealment import conceal
 from backends.common.credential import Credential
 from backends.common.dispatch import Dispatcher
 from backends.common.errors import ServiceError
@@ -68,6 +69,7 @@ def serve(name: str, build: Callable[[Surroundings], GitService]) -> int:
     Returns:
         The exit code.
     """
+    conceal()
     parser = argparse.ArgumentParser(prog=name)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int, help="TCP port on --host; 0 = a free one, which is logged")
@@ -113,7 +115,7 @@ def _provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> Sandb
         # Here, not above: the SDK takes half a second to load.
         from backends.common.e2b_settings import e2b_provider
 
-        return e2b_provider(name, data_dir, env)
+        return e2b_provider(name, env)
     raise ValueError(f"CROSSFADE_SANDBOX_PROVIDER={kind} is none of local, e2b")
 
 

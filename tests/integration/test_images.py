@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from ruamel.yaml import YAML
 from tests.support.postgres_process import running_postgres
 from tests.support.redis_process import running_redis
 from tests.support.services import sandbox_home
-from tests.support.waiting import until_async
+from tests.support.waiting import until, until_async
 
 ROOT = Path(__file__).parents[2]
-SECRETS = {"CROSSFADE_INTERNAL_TOKEN": "token-of-compose", "CROSSFADE_DATABASE_PASSWORD": "password-of-compose"}
+SECRETS = {"internal_token": "token-of-compose", "database_password": "password-of-compose"}
 _SECRET_NAME = re.compile(r"TOKEN|PASSWORD|SECRET|API_KEY|CREDENTIAL", re.IGNORECASE)
 
 
@@ -106,12 +107,25 @@ def test_every_role_runs_and_only_the_gateway_is_published() -> None:
         for volume in service.get("volumes", []):
             source = volume.partition(":")[0]
             assert (ROOT / source).exists() if source.startswith(".") else source in content["volumes"]
-    # Secrets come from the environment of whoever starts it.
-    text = (ROOT / "docker-compose.yml").read_text()
-    for line in text.splitlines():
-        if _SECRET_NAME.search(line) and ":" in line:
-            assert "${" in line, line
+        assert "restart" in service
+        # What is waited for to be healthy says when it is; of ours, each has a check of its own or the image's.
+        for dependency, how in dict.items(service["depends_on"] if isinstance(service.get("depends_on"), dict) else {}):
+            assert how["condition"] == "service_healthy"
+            assert "healthcheck" in content["services"][dependency] or "build" in content["services"][dependency]
     assert re.search(r"--appendonly.*yes", str(content["services"]["redis"]["command"]))
+
+
+def test_secrets_are_files_of_the_containers_that_need_them_alone() -> None:
+    content = compose()
+    assert content["secrets"].keys() == SECRETS.keys()
+    assert all(secret.keys() == {"environment"} for secret in content["secrets"].values())
+    for service in content["services"].values():
+        for name, value in service.get("environment", {}).items():
+            assert "password@" not in str(value)
+            if _SECRET_NAME.search(name):
+                assert name.endswith("_FILE")
+                assert Path(value).parent == Path("/run/secrets")
+                assert Path(value).name in service["secrets"]
 
 
 # --- the build -----------------------------------------------------------------------------------------------------
@@ -183,8 +197,7 @@ class Container:
 
     def of(self, value: object) -> str:
         """A value of the files as it is here."""
-        text = re.sub(r"\$\{(\w+)[^}]*\}", lambda match: SECRETS[match[1]], str(value))
-        return replaced(text, self.elsewhere)
+        return replaced(str(value), self.elsewhere)
 
     @contextmanager
     def running(self, log: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -193,7 +206,7 @@ class Container:
         program, *arguments = json.loads(of(stages()[1], "ENTRYPOINT")[0]) + service["command"]
         path = f"{self.image / 'bin'}{os.pathsep}{os.environ['PATH']}"
         declared = {name: self.of(value) for name, value in service["environment"].items()}
-        self.home.mkdir()
+        self.home.mkdir(exist_ok=True)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [self.image / "bin" / program, *map(self.of, arguments)],
@@ -235,52 +248,108 @@ def free_ports(count: int) -> list[int]:
 
 
 async def test_every_service_starts_by_its_command_and_is_healthy(image: Path, tmp_path: Path) -> None:
-    redis, old, new, data, control, ops, other_ops = map(str, free_ports(7))
+    """In the order of the file, with a database that is not there yet, as on a fresh volume."""
+    redis, old, new, other_new, data, control, ops, other_ops, database = map(str, free_ports(9))
     async with AsyncExitStack() as stack:
         home = stack.enter_context(sandbox_home())
+        for name, value in SECRETS.items():
+            (home / name).write_text(value)
         stack.enter_context(running_redis("--port", redis))
         elsewhere = {
-            "postgresql://crossfade:password-of-compose@postgres/approach2": stack.enter_context(
-                running_postgres()
-            ).new_database(),
+            "postgresql://crossfade@postgres/": f"postgresql://tester@127.0.0.1:{database}/",
             "redis:6379": f"127.0.0.1:{redis}",
             "approach1:9001": f"127.0.0.1:{old}",
             "approach2:9002": f"127.0.0.1:{new}",
             "9001": old,
-            "9002": new,
             "8081": control,
             "8082": ops,
             "0.0.0.0": "127.0.0.1",
             "/config/": f"{home}/",
+            "/run/secrets/": f"{home}/",
         }
         migration = (ROOT / "config" / "compose" / "migration.yaml").read_text()
-        (home / "migration.yaml").write_text(replaced(migration, elsewhere))
-        for name in ("approach1", "approach2", "control", "gateway"):
+        (home / "migration.yaml").write_text(replaced(migration, {**elsewhere, "9002": new}))
+        started: dict[str, list[tuple[Container, subprocess.Popen[bytes], Path]]] = {}
+
+        def start(name: str, **more: str) -> None:
             ports = {
                 "CROSSFADE_PORT": data,
                 "CROSSFADE_CONTROL_PORT": control,
                 "CROSSFADE_OPS_PORT": ops if name == "gateway" else other_ops,
             }
-            here = Container(name, image, home / name, {**elsewhere, "/var/lib/crossfade": str(home / name)}, ports)
-            log = tmp_path / f"{name}.log"
-            process = stack.enter_context(here.running(log))
+            here = {**elsewhere, **more, "/var/lib/crossfade": str(home / name)}
+            container = Container(name, image, home / name, here, ports)
+            log = tmp_path / f"{name}-{len(started.get(name, []))}.log"
+            started.setdefault(name, []).append((container, stack.enter_context(container.running(log)), log))
 
-            async def healthy(
-                here: Container = here, process: subprocess.Popen[bytes] = process, log: Path = log
-            ) -> bool:
+        async def are_healthy(name: str) -> bool:
+            for container, process, log in started[name]:
                 assert process.poll() is None, tail(log)
-                return await here.is_healthy()
+                if not await container.is_healthy():
+                    return False
+            return True
 
-            await until_async(healthy, f"{name} is healthy", limit_s=90)
-        headers = {"X-Agent-Id": "ada", "X-Task-Id": "t"}
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{data}", headers=headers, timeout=60) as client:
+        for name in in_order():
+            if name == "approach2":
+                for port in (new, other_new):
+                    start(name, **{"9002": port})
+                for _, _, log in started[name]:
+                    await until(partial(says, log, "database_not_there"), "it waits", limit_s=90)
+                stack.enter_context(running_postgres(int(database))).new_database("approach2")
+            else:
+                start(name)
+            await until_async(partial(are_healthy, name), f"{name} is healthy", limit_s=90)
+        async with httpx.AsyncClient(timeout=60) as client:
+            for port in (old, new, other_new):
+
+                async def is_ready(port: str = port) -> bool:
+                    return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+
+                await until_async(is_ready, "it is ready", limit_s=60)
+                await scrape(client, port)
+            headers = {"X-Agent-Id": "ada", "X-Task-Id": "t"}
 
             async def is_answered() -> bool:
                 try:
-                    answer = await client.post("/v1/git/status", json={})
+                    answer = await client.post(f"http://127.0.0.1:{data}/v1/git/status", json={}, headers=headers)
                 except httpx.ConnectError:
                     # Healthy is whoever lives; the workers may still be starting.
                     return False
                 return answer.status_code == 404 and answer.json()["code"] == "unknown_workspace"
 
             await until_async(is_answered, "approach 1 answers through the gateway", limit_s=60)
+
+
+def says(log: Path, event: str) -> bool:
+    return event in log.read_text()
+
+
+def in_order() -> list[str]:
+    """The services that run the image, each after those that it depends on."""
+    services, found = ours(), list[str]()
+    while len(found) < len(services):
+        ready = [
+            name
+            for name, service in services.items()
+            if name not in found and not set(service.get("depends_on", [])) & services.keys() - set(found)
+        ]
+        found += ready
+    return found
+
+
+async def scrape(client: httpx.AsyncClient, port: str) -> None:
+    """Asks a service for its metrics as Prometheus does, by what its configuration says."""
+    address = f"http://127.0.0.1:{port}/metrics"
+    assert (await client.get(address)).status_code == 403
+    for job in scraped("approach1", "approach2"):
+        [(header, how)] = job["http_headers"].items()
+        [file] = how["files"]
+        answer = await client.get(address, headers={header: SECRETS[Path(file).name]})
+        assert answer.status_code == 200
+        assert "crossfade_service_operations" in answer.text
+
+
+def scraped(*names: str) -> list[dict[str, Any]]:
+    content = YAML(typ="safe").load((ROOT / "config" / "prometheus.yml").read_text())
+    jobs = {job["job_name"]: job for job in content["scrape_configs"]}
+    return [jobs[name] for name in names]

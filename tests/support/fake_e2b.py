@@ -29,6 +29,11 @@ class FakeE2B:
     url: str
     root: Path
 
+    def expire(self, sandbox_id: str) -> None:
+        """Nobody has used it for as long as it lives."""
+        place = f"{self.url}/sandboxes/{sandbox_id}/timeout"
+        httpx.post(place, json={"timeout": 0}, headers={"X-API-KEY": KEY}).raise_for_status()
+
     @property
     def env(self) -> dict[str, str]:
         """For a service that shall use it."""
@@ -42,6 +47,19 @@ class FakeE2B:
     def trouble(self, **troubles: Any) -> None:
         """Sets what goes wrong from now on."""
         httpx.put(f"{self.url}/troubles", json=troubles).raise_for_status()
+
+    def state(self) -> dict[str, Any]:
+        """What goes wrong, how many commands began (`started`) and run (`running`), and the `last_creation`."""
+        found: dict[str, Any] = httpx.get(f"{self.url}/troubles").json()
+        return found
+
+    def cut(self) -> None:
+        """Breaks the connections of running commands, which go on."""
+        httpx.post(f"{self.url}/troubles/cut").raise_for_status()
+
+    def let_go(self) -> None:
+        """Lets held commands begin."""
+        httpx.post(f"{self.url}/troubles/let-go").raise_for_status()
 
     def sandboxes(self) -> list[dict[str, Any]]:
         """Those that live."""

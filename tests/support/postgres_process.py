@@ -29,9 +29,9 @@ class Postgres:
         self._port = port
         self._binaries = binaries
 
-    def new_database(self) -> str:
-        """The URL of a fresh database."""
-        name = f"t_{uuid.uuid4().hex[:12]}"
+    def new_database(self, name: str = "") -> str:
+        """The URL of a fresh database; of any name where none is given."""
+        name = name or f"t_{uuid.uuid4().hex[:12]}"
         self.say(f"CREATE DATABASE {name}")
         return f"postgresql://tester@127.0.0.1:{self._port}/{name}"
 
@@ -52,8 +52,8 @@ def _directory() -> Path:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server until the block ends."""
+def running_postgres(port: int = 0) -> Iterator[Postgres]:
+    """A server until the block ends; on any port where none is given."""
     binaries = _directory()
     who: dict[str, Any] = {}
     home = Path(tempfile.mkdtemp(prefix="cf-pg-"))
@@ -62,7 +62,7 @@ def running_postgres() -> Iterator[Postgres]:
         who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         os.chown(home, nobody.pw_uid, nobody.pw_gid)
     data = home / "data"
-    with socket.create_server(("127.0.0.1", 0)) as sock:
+    with socket.create_server(("127.0.0.1", port)) as sock:
         port = sock.getsockname()[1]
     try:
         subprocess.run(

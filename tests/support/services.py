@@ -256,7 +256,8 @@ async def tree_of(service: Service, agent: Agent) -> Path:
     """The work tree, on disk, of an agent's workspace."""
     name = f"canary-{uuid.uuid4().hex}"
     await agent.call("file.write", path=name, content="x")
-    [path] = service.sandbox_root.glob(f"*/*/box/*/{name}")
+    # On E2B the clone that is in place has a second name.
+    [path] = {path.resolve() for path in service.sandbox_root.glob(f"*/*/box/*/{name}")}
     path.unlink()
     return path.parent
 

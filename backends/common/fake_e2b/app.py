@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,5 +24,22 @@ def fake_e2b_app(cloud: Cloud, api_key: str | None = None) -> Starlette:
             setattr(cloud.troubles, name, value)
         return Response(status_code=204)
 
-    own = Route("/troubles", troubles, methods=["PUT"])
-    return Starlette(routes=[*control_routes(cloud, api_key), *envd_routes(cloud), own])
+    async def state(_: Request) -> Response:
+        seen = {"started": cloud.started, "running": cloud.running, "last_creation": cloud.last_creation}
+        return JSONResponse({**asdict(cloud.troubles), **seen})
+
+    async def cut(_: Request) -> Response:
+        cloud.cut()
+        return Response(status_code=204)
+
+    async def let_go(_: Request) -> Response:
+        cloud.let_go.set()
+        return Response(status_code=204)
+
+    own = [
+        Route("/troubles", troubles, methods=["PUT"]),
+        Route("/troubles", state, methods=["GET"]),
+        Route("/troubles/cut", cut, methods=["POST"]),
+        Route("/troubles/let-go", let_go, methods=["POST"]),
+    ]
+    return Starlette(routes=[*control_routes(cloud, api_key), *envd_routes(cloud), *own])

@@ -36,6 +36,7 @@ def control_routes(cloud: Cloud, api_key: str | None) -> list[Route]:
         if refused := refusal(request):
             return refused
         content = await _json(request)
+        cloud.last_creation = content
         wait_s = cloud.must_wait_s()
         if wait_s > 0:
             return _error(429, "Rate limit exceeded", {"Retry-After": str(math.ceil(wait_s))})

@@ -43,6 +43,8 @@ def envd_routes(cloud: Cloud) -> list[Route]:
     async def start(machine: Machine, request: Request) -> Response:
         wanted = _unframed(await request.body())
         process = wanted["process"]
+        await cloud.hold()
+        cloud.started += 1
         try:
             started = await machine.start(
                 process["cmd"],
@@ -57,7 +59,7 @@ def envd_routes(cloud: Cloud) -> list[Route]:
             cloud.troubles.deaths -= 1
             cloud.kill(machine.sandbox_id)
         timeout_ms = request.headers.get("connect-timeout-ms")
-        return _stream(_events(machine, started, int(timeout_ms) / 1000 if timeout_ms else None))
+        return _stream(_events(cloud, machine, started, int(timeout_ms) / 1000 if timeout_ms else None))
 
     return [
         Route("/health", inside(_health), methods=["GET"]),
@@ -74,9 +76,10 @@ def envd_routes(cloud: Cloud) -> list[Route]:
 # --- commands ------------------------------------------------------------------------------------------------------
 
 
-async def _events(machine: Machine, process: Process, timeout_s: float | None) -> AsyncIterator[bytes]:
+async def _events(cloud: Cloud, machine: Machine, process: Process, timeout_s: float | None) -> AsyncIterator[bytes]:
     """What a command says, as it says it. A client that leaves does not end it; its timeout does."""
     queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(64)
+    cloud.streams.add(queue)
     watching = asyncio.create_task(_watch(machine, process, queue, timeout_s))
     try:
         yield _frame({"event": {"start": {"pid": process.pid}}})
@@ -88,11 +91,14 @@ async def _events(machine: Machine, process: Process, timeout_s: float | None) -
                 continue
             if event is None:
                 break
+            if "cut" in event:
+                raise ConnectionAbortedError
             yield _frame({"event": event}) if "error" not in event else _frame(event, _END_OF_STREAM)
             if "error" in event:
                 return
         yield _frame({}, _END_OF_STREAM)
     finally:
+        cloud.streams.discard(queue)
         # Nobody reads any more; what it says is dropped.
         draining = asyncio.create_task(_drain(queue, watching))
         _background.add(draining)

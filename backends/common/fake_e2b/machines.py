@@ -13,9 +13,10 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _DEFAULT_LIFE_S: Final = 300.0
+_POLL_S: Final = 0.02
 
 
 @dataclass
@@ -27,12 +28,14 @@ class Troubles:
         creations_per_s: More are answered 429 with Retry-After; None = any number.
         lost_creations: So many of the next creations succeed, and their answer is a 504.
         deaths: So many of the next commands end with the death of their sandbox.
+        held_starts: So many of the next commands begin only when they are let go.
     """
 
     create_s: float = 0.0
     creations_per_s: float | None = None
     lost_creations: int = 0
     deaths: int = 0
+    held_starts: int = 0
 
 
 @dataclass(eq=False)
@@ -91,7 +94,14 @@ class Machine:
 
 
 class Cloud:
-    """All sandboxes of a server."""
+    """All sandboxes of a server.
+
+    Attributes:
+        streams: What is said to those who wait for a command.
+        let_go: Held commands may begin.
+        started: How many commands began.
+        last_creation: What was asked for last.
+    """
 
     def __init__(self, root: Path, troubles: Troubles | None = None) -> None:
         """Makes the directory.
@@ -102,10 +112,31 @@ class Cloud:
         """
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.troubles = troubles or Troubles()
+        self.streams: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        self.let_go = asyncio.Event()
+        self.started = 0
+        self.last_creation: dict[str, Any] = {}
         self._root = root
         self._machines: dict[str, Machine] = {}
         self._by_key: dict[str, str] = {}
         self._created_at: list[float] = []
+
+    async def hold(self) -> None:
+        """Returns when a command may begin."""
+        if self.troubles.held_starts > 0:
+            self.troubles.held_starts -= 1
+            self.let_go.clear()
+            await self.let_go.wait()
+
+    def cut(self) -> None:
+        """Breaks the connections over which somebody hears of a command. The commands go on."""
+        for stream in list(self.streams):
+            stream.put_nowait({"cut": True})
+
+    @property
+    def running(self) -> int:
+        """Commands that run."""
+        return sum(len(machine.processes) for machine in self._machines.values())
 
     def get(self, sandbox_id: str) -> Machine | None:
         """A sandbox that lives, or None."""
@@ -142,8 +173,10 @@ class Cloud:
         home.mkdir(mode=0o700)
         machine = Machine(sandbox_id, home, metadata, envs, now, now + (life_s or _DEFAULT_LIFE_S), template)
         self._machines[sandbox_id] = machine
-        # It is there from now on, also for whoever does not wait for the answer.
-        await asyncio.sleep(self.troubles.create_s)
+        # It is there from now on, also for whoever does not wait for the answer. Less trouble shortens a wait.
+        begun = time.monotonic()
+        while (left_s := begun + self.troubles.create_s - time.monotonic()) > 0:  # noqa: ASYNC110 - a time, not an event
+            await asyncio.sleep(min(left_s, _POLL_S))
         return machine
 
     def kill(self, sandbox_id: str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,43 @@ def services_on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
             yield {"approach2": service}
         finally:
             end(service)
+
+
+@pytest.fixture(scope="session")
+def replicas_on_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    """Two instances of approach 2 on one database, one Redis and one directory of sandboxes."""
+    with sandbox_home() as home, running_replicas(tmp_path_factory, home, {}) as replicas:
+        yield replicas
+
+
+@pytest.fixture(scope="session")
+def replicas_on_e2b(tmp_path_factory: pytest.TempPathFactory, e2b: FakeE2B) -> Iterator[list[Service]]:
+    """Likewise, with sandboxes of the E2B-compatible server."""
+    with running_replicas(tmp_path_factory, e2b.root, e2b.env) as replicas:
+        yield replicas
+
+
+@contextmanager
+def running_replicas(
+    tmp_path_factory: pytest.TempPathFactory, sandboxes: Path, env: Mapping[str, str]
+) -> Iterator[list[Service]]:
+    """Two, one after the other: the second finds what the first has made."""
+    directory = tmp_path_factory.mktemp("replicas")
+    with running_redis() as redis:
+        shared = {
+            "CROSSFADE_REDIS_URL": redis.url,
+            "CROSSFADE_DATABASE_URL": f"sqlite+aiosqlite:///{directory / 'shared.db'}",
+        }
+        start = Start(env={**env, **shared}, local_remotes=[tmp_path_factory.getbasetemp()])
+        running: list[Service] = []
+        try:
+            for number in range(2):
+                running.append(launch("approach2", directory / f"data-{number}", sandboxes, start))
+                asyncio.run(wait_ready(running[-1]))
+            yield running
+        finally:
+            for service in running:
+                end(service)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,8 @@ def redis(server: RedisProcess) -> Iterator[RedisProcess]:
 async def instances(redis: RedisProcess) -> AsyncIterator[list[RedisLocks]]:
     """Of the locks, as two instances of the service have them."""
     made = [RedisLocks(redis.url, times=TIMES) for _ in range(2)]
+    for locks in made:
+        locks.belong_to("here")
     await made[0]._redis.flushall()
     yield made
     for locks in made:
@@ -46,6 +48,14 @@ async def code_of(locks: RedisLocks, workspace: WorkspaceId) -> Code:
         async with locks.hold(workspace):
             pass
     return caught.value.code
+
+
+async def test_a_workspace_of_that_name_in_another_deployment_is_another_one(instances: list[RedisLocks]) -> None:
+    here, there = instances
+    there.belong_to("there")
+    async with here.hold(ONE), there.hold(ONE):
+        assert await here.is_held(ONE)
+    assert not await here.is_held(ONE)
 
 
 async def test_one_holds_and_the_others_wait_or_are_told(instances: list[RedisLocks]) -> None:
@@ -88,7 +98,7 @@ async def test_the_lock_of_a_holder_that_is_gone_expires(instances: list[RedisLo
     holding = AsyncExitStack()
     await holding.enter_async_context(here.hold(ONE))
     # As kill -9 would leave it: nobody renews, nobody lets go.
-    await here._redis.set(f"cf:lock:{TWO.digest}", "of a dead one", px=300)
+    await here._redis.set(f"cf:lock:here:{TWO.digest}", "of a dead one", px=300)
 
     async def is_free() -> bool:
         return not await there.is_held(TWO)
@@ -102,7 +112,7 @@ async def test_the_lock_of_a_holder_that_is_gone_expires(instances: list[RedisLo
 async def test_a_lock_that_was_lost_is_not_taken_from_who_has_it_now(instances: list[RedisLocks]) -> None:
     here, there = instances
     async with here.hold(ONE) as first:
-        await here._redis.delete(f"cf:lock:{ONE.digest}")
+        await here._redis.delete(f"cf:lock:here:{ONE.digest}")
         async with there.hold(ONE) as second:
             assert first is not None
             assert second is not None
@@ -112,7 +122,7 @@ async def test_a_lock_that_was_lost_is_not_taken_from_who_has_it_now(instances: 
                 return bool(await there.is_held(ONE))
 
             await until_async(has_noticed, "it is held")
-            held = await here._redis.get(f"cf:lock:{ONE.digest}")
+            held = await here._redis.get(f"cf:lock:here:{ONE.digest}")
         assert held is not None
         assert not await there.is_held(ONE)
 
@@ -121,7 +131,7 @@ async def test_a_holder_whose_lock_was_lost_leaves_the_next_one_alone(instances:
     here, there = instances
     async with AsyncExitStack() as stack:
         async with here.hold(ONE):
-            await here._redis.delete(f"cf:lock:{ONE.digest}")
+            await here._redis.delete(f"cf:lock:here:{ONE.digest}")
             await stack.enter_async_context(there.hold(ONE))
         assert await there.is_held(ONE)
 

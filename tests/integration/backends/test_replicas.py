@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -13,45 +11,32 @@ import pytest
 
 from backends.common.fencing import DIRECTORY
 from tests.integration.backends.test_contract import ok
-from tests.support.redis_process import running_redis
 from tests.support.services import (
     TOKEN,
     Agent,
     Service,
-    Start,
     Workspace,
     agent_on,
-    sandbox_home,
-    started_service,
     tree_of,
 )
 
 AUTH = {"Crossfade-Auth": TOKEN}
 
 
-@pytest.fixture
-async def replicas(tmp_path: Path) -> AsyncIterator[list[Service]]:
-    """Two."""
-    with running_redis() as redis, sandbox_home() as home:
-        env = {
-            "CROSSFADE_REDIS_URL": redis.url,
-            "CROSSFADE_DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'shared.db'}",
-        }
-        start = Start(env=env, local_remotes=[tmp_path])
-        async with AsyncExitStack() as stack:
-            yield [
-                await stack.enter_async_context(started_service("approach2", tmp_path / f"data-{n}", home, start))
-                for n in range(2)
-            ]
+@pytest.fixture(params=["local", "e2b"])
+def replicas(request: pytest.FixtureRequest) -> list[Service]:
+    """Two; the second has started later, and taken over what the first keeps warm."""
+    found: list[Service] = request.getfixturevalue(f"replicas_on_{request.param}")
+    return found
 
 
 async def agents_of(stack: AsyncExitStack, replicas: list[Service], workspace: Workspace) -> list[Agent]:
     return [await stack.enter_async_context(agent_on("rest", service.url, workspace)) for service in replicas]
 
 
-async def test_any_instance_serves_any_workspace(replicas: list[Service], bare: Path, tmp_path: Path) -> None:
+async def test_any_instance_serves_any_workspace(replicas: list[Service], bare: Path, workspace: Workspace) -> None:
     async with AsyncExitStack() as stack:
-        here, there = await agents_of(stack, replicas, Workspace())
+        here, there = await agents_of(stack, replicas, workspace)
         await ok(here, "git.clone", url=str(bare))
         await ok(there, "file.write", path="a", content="1")
         await ok(here, "git.add", files=["a"])
@@ -64,13 +49,27 @@ async def test_any_instance_serves_any_workspace(replicas: list[Service], bare: 
         records = []
         for service in replicas:
             async with httpx.AsyncClient(base_url=service.url, headers=AUTH) as client:
-                records.append((await client.get("/v1/workspaces/agent-1/task-1")).json())
+                records.append((await client.get(f"/v1/workspaces/{workspace.agent}/{workspace.task}")).json())
         assert records[0] == records[1]
 
 
-async def test_writers_on_all_instances_never_meet(replicas: list[Service], bare: Path) -> None:
+async def test_an_instance_neither_denies_nor_destroys_what_another_one_cloned(
+    replicas: list[Service], bare: Path, workspace: Workspace
+) -> None:
+    """It has known the sandbox since that was empty."""
     async with AsyncExitStack() as stack:
-        here, there = await agents_of(stack, replicas, Workspace())
+        here, there = await agents_of(stack, replicas, workspace)
+        await ok(here, "git.clone", url=str(bare))
+        await ok(here, "file.write", path="precious", content="1")
+        assert (await there.call("git.clone", url=str(bare), branch="no-such-branch")).code == "not_found"
+        assert (await there.call("git.clone", url="/etc")).code == "remote_refused"
+        for agent in (here, there):
+            assert (await ok(agent, "git.status"))["untracked"] == ["precious"]
+
+
+async def test_writers_on_all_instances_never_meet(replicas: list[Service], bare: Path, workspace: Workspace) -> None:
+    async with AsyncExitStack() as stack:
+        here, there = await agents_of(stack, replicas, workspace)
         await ok(here, "git.clone", url=str(bare))
 
         async def commit(agent: Agent, number: int) -> str | None:
@@ -92,8 +91,9 @@ async def test_writers_on_all_instances_never_meet(replicas: list[Service], bare
         assert not status["untracked"] or set(codes) & {"workspace_busy"}
 
 
-async def test_the_same_key_on_two_instances_has_one_effect(replicas: list[Service], bare: Path) -> None:
-    workspace = Workspace(agent=f"agent-{uuid.uuid4().hex[:8]}")
+async def test_the_same_key_on_two_instances_has_one_effect(
+    replicas: list[Service], bare: Path, workspace: Workspace
+) -> None:
     async with AsyncExitStack() as stack:
         here, _ = await agents_of(stack, replicas, workspace)
         await ok(here, "git.clone", url=str(bare))
@@ -103,12 +103,15 @@ async def test_the_same_key_on_two_instances_has_one_effect(replicas: list[Servi
         assert await ok(both[1], "git.create_branch", name="topic") == first
 
 
-async def test_a_writer_that_was_overtaken_does_nothing(replicas: list[Service], bare: Path) -> None:
+async def test_a_writer_that_was_overtaken_does_nothing(
+    replicas: list[Service], bare: Path, workspace: Workspace
+) -> None:
     async with AsyncExitStack() as stack:
-        here, _ = await agents_of(stack, replicas, Workspace())
+        here, _ = await agents_of(stack, replicas, workspace)
         await ok(here, "git.clone", url=str(bare))
         await ok(here, "file.write", path="a", content="1")
-        fence = (await tree_of(replicas[0], here)).parent / DIRECTORY / "fence"
+        box = (await tree_of(replicas[0], here)).parent
+        [fence] = [*box.glob(f"{DIRECTORY}/fence"), *box.parent.glob(f"{DIRECTORY}/fence")]
         number = int(fence.read_text())
         # As if another instance had held the lock later than whoever comes now.
         fence.write_text(f"{number * 2}\n")

@@ -30,8 +30,8 @@ def call(key: str = "one", digest: str = "x") -> CallId:
 
 
 async def serving(table: SandboxTable, workspace: WorkspaceId, name: str = "warm0001") -> None:
-    await table.add(name)
-    await table.made(name)
+    assert await table.add(name, 100)
+    assert await table.put_warm(name)
     assert await table.assign(name, workspace)
 
 
@@ -190,3 +190,24 @@ async def test_what_is_removed_is_in_no_list(database: Database) -> None:
     assert await table.get(WORKSPACE) is None
     assert await table.digests("") == []
     assert await table.named(SandboxState.ASSIGNED) == []
+
+
+async def test_instances_together_never_note_more_sandboxes_than_there_may_be(
+    database: Database, database_url: str
+) -> None:
+    instances = [database, Database(database_url), Database(database_url)]
+    added = await asyncio.gather(
+        *(SandboxTable(instance).add(f"warm000{n}{m}", 4) for n, instance in enumerate(instances) for m in range(4))
+    )
+    assert sum(added) == 4
+    assert len(await SandboxTable(database).names()) == 4
+    for instance in instances[1:]:
+        await instance.aclose()
+
+
+async def test_instances_agree_on_the_name_of_their_deployment(database: Database, database_url: str) -> None:
+    other = Database(database_url)
+    here, there = await asyncio.gather(database.deployment(), other.deployment())
+    assert here == there == await other.deployment()
+    assert len(here) == 16
+    await other.aclose()

@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
-from backends.approach2.database import Database
-from backends.approach2.models import SandboxState
-from backends.approach2.pool import PoolSize, SandboxPoolManager
+from backends.approach2.database import Database, utc
+from backends.approach2.models import GitSandbox, SandboxState
+from backends.approach2.pool import SandboxPoolManager
+from backends.approach2.pool_settings import PoolSettings
 from backends.approach2.table import SandboxTable
+from backends.common.calls import now
 from backends.common.errors import Code, ServiceError
-from backends.common.local_provider import LocalProvider
+from backends.common.local_provider import LocalProvider, LocalSandbox
+from backends.common.locks import LocalLocks
+from backends.common.sandbox import Sandbox
 from backends.common.workspace import WorkspaceId
 from tests.support.waiting import until, until_async
 
@@ -25,22 +31,31 @@ def workspace(number: int) -> WorkspaceId:
     return WorkspaceId("agent", f"task-{number}")
 
 
+def pool_of(root: Path, table: SandboxTable, warm: int, total: int) -> SandboxPoolManager:
+    return SandboxPoolManager(LocalProvider(root), table, LocalLocks(), PoolSettings(warm, total))
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "sandboxes"
 
 
 @pytest.fixture
-async def table(tmp_path: Path) -> AsyncIterator[SandboxTable]:
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'table.db'}")
     await database.start()
-    yield SandboxTable(database)
+    yield database
     await database.aclose()
 
 
 @pytest.fixture
+def table(database: Database) -> SandboxTable:
+    return SandboxTable(database)
+
+
+@pytest.fixture
 async def pool(root: Path, table: SandboxTable) -> AsyncIterator[SandboxPoolManager]:
-    pool = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    pool = pool_of(root, table, 3, 6)
     await pool.start()
     await pool.wait_warm()
     yield pool
@@ -51,7 +66,7 @@ async def test_three_wait_and_a_checkout_is_made_up_for(pool: SandboxPoolManager
     assert pool.warm == 3
     warm = await table.named(SandboxState.WARM)
     sandbox = await pool.checkout(workspace(1))
-    assert sandbox.name == warm[0]
+    assert sandbox.name in warm
     assert await table.find(workspace(1)) == sandbox.name
     await until(lambda: pool.warm == 3, "the pool is warm again")
 
@@ -67,11 +82,14 @@ async def test_a_workspace_that_has_a_sandbox_keeps_it(pool: SandboxPoolManager)
 
 
 async def test_a_sick_sandbox_is_never_given_out(pool: SandboxPoolManager, table: SandboxTable, root: Path) -> None:
-    sick = (await table.named(SandboxState.WARM))[0]
-    shutil.rmtree(root / sick / "box")
-    assert (await pool.checkout(workspace(1))).name != sick
-    assert sick not in await table.names()
-    assert not (root / sick).exists()
+    sick = (await table.named(SandboxState.WARM))[:2]
+    for name in sick:
+        shutil.rmtree(root / name / "box")
+    assert (await pool.checkout(workspace(1))).name not in sick
+    await pool.look_after()
+    assert not set(sick) & set(await table.names())
+    assert not set(sick) & sandboxes(root)
+    await until(lambda: pool.warm == 3, "they are made up for")
 
 
 async def test_no_more_than_the_maximum_are_made(pool: SandboxPoolManager) -> None:
@@ -85,14 +103,14 @@ async def test_no_more_than_the_maximum_are_made(pool: SandboxPoolManager) -> No
 async def test_a_restart_takes_over_what_is_warm_and_removes_what_nobody_knows(
     root: Path, table: SandboxTable, tmp_path: Path
 ) -> None:
-    first = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    first = pool_of(root, table, 3, 6)
     await first.start()
     await first.wait_warm()
     mine = await first.checkout(workspace(1))
     await first.aclose()
     await LocalProvider(root).create("unknown0")
     warm = await table.named(SandboxState.WARM)
-    second = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    second = pool_of(root, table, 3, 6)
     await second.start()
     await second.wait_warm()
     assert set(warm) <= set(await table.named(SandboxState.WARM))
@@ -105,7 +123,7 @@ async def test_what_another_instance_gave_away_is_left_alone(
     pool: SandboxPoolManager, root: Path, table: SandboxTable
 ) -> None:
     # Another instance has taken over the same warm ones; to it they seem unfit as soon as they are used.
-    other = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 20))
+    other = pool_of(root, table, 3, 20)
     await other.start()
     await other.wait_warm()
     given = [await pool.checkout(workspace(number)) for number in range(3)]
@@ -128,18 +146,153 @@ async def test_a_sweep_forgets_workspaces_whose_sandbox_is_gone(
     assert await table.find(workspace(1)) == kept.name
 
 
+async def test_a_pool_with_all_in_use_is_as_warm_as_it_may_be(root: Path, table: SandboxTable) -> None:
+    first = pool_of(root, table, 3, 6)
+    await first.start()
+    await first.wait_warm()
+    for number in range(5):
+        await first.checkout(workspace(number))
+    await first.aclose()
+    again = pool_of(root, table, 3, 6)
+    await again.start()
+    await again.wait_warm()
+    assert again.warm == 1
+    assert again.why_not_ready() is None
+    await again.aclose()
+
+
+async def test_what_a_dead_instance_left_warm_is_given_away_by_the_others(root: Path, table: SandboxTable) -> None:
+    living = pool_of(root, table, 3, 9)
+    await living.start()
+    await living.wait_warm()
+    dying = pool_of(root, table, 6, 9)
+    await dying.start()
+    await dying.wait_warm()
+    await dying.aclose()
+    left = set(await table.named(SandboxState.WARM))
+    assert len(left) == 6
+    given = await asyncio.gather(*(living.checkout(workspace(number)) for number in range(6)))
+    # Those first of all that the other one made: this one may have made some more by now.
+    assert len({sandbox.name for sandbox in given} & left) >= 5
+    await living.aclose()
+
+
+async def test_a_pool_is_drained_where_that_is_wanted(root: Path, table: SandboxTable) -> None:
+    pool = SandboxPoolManager(LocalProvider(root), table, LocalLocks(), PoolSettings(is_drained=True))
+    await pool.start()
+    await pool.wait_warm()
+    mine = await pool.checkout(workspace(1))
+    await pool.aclose()
+    assert sandboxes(root) == {mine.name}
+    assert await table.names() == [mine.name]
+
+
+class Unlucky(LocalProvider):
+    """Fails at first, of something that nobody thought of."""
+
+    def __init__(self, root: Path, failures: int) -> None:
+        super().__init__(root)
+        self.failures = failures
+
+    async def create(self, name: str, labels: Mapping[str, str] | None = None) -> LocalSandbox:
+        if self.failures > 0:
+            self.failures -= 1
+            raise RuntimeError("of all things")
+        return await super().create(name, labels)
+
+
+async def test_whatever_a_creation_fails_of_the_pool_is_refilled(root: Path, table: SandboxTable) -> None:
+    pool = SandboxPoolManager(Unlucky(root, 2), table, LocalLocks(), PoolSettings())
+    await pool.start()
+    assert pool.why_not_ready() == "the pool is not warm yet"
+    await until(lambda: pool.why_not_ready() == "RuntimeError", "the failure is told")
+    await pool.wait_warm()
+    assert pool.why_not_ready() is None
+    assert pool.warm == 3
+    await pool.aclose()
+
+
+async def test_a_pool_that_is_empty_and_cannot_make_more_is_not_ready(root: Path, table: SandboxTable) -> None:
+    provider = Unlucky(root, 0)
+    pool = SandboxPoolManager(provider, table, LocalLocks(), PoolSettings())
+    await pool.start()
+    await pool.wait_warm()
+    provider.failures = 1000
+    for number in range(3):
+        await pool.checkout(workspace(number))
+    await until(lambda: pool.why_not_ready() == "RuntimeError", "it is told")
+    provider.failures = 0
+    await until(lambda: pool.why_not_ready() is None, "it is warm again")
+    await pool.aclose()
+
+
+class Leaving(SandboxTable):
+    """The caller goes away while the row is written."""
+
+    caller: asyncio.Task[Sandbox] | None = None
+
+    async def assign(self, name: str, workspace: WorkspaceId) -> bool:
+        if self.caller is not None:
+            asyncio.get_running_loop().call_soon(self.caller.cancel)
+        return await super().assign(name, workspace)
+
+
+async def test_a_caller_that_leaves_while_it_is_given_a_sandbox_leaves_none_behind(
+    root: Path, database: Database
+) -> None:
+    table = Leaving(database)
+    pool = pool_of(root, table, 3, 30)
+    await pool.start()
+    await pool.wait_warm()
+    for number in range(5):
+        table.caller = asyncio.create_task(pool.checkout(workspace(number)))
+        await asyncio.gather(table.caller, return_exceptions=True)
+        assert table.caller.cancelled()
+        table.caller = None
+        assert await table.find(workspace(number)) is None
+    await until_async(lambda: every_sandbox_is_known(pool, table, root), "each is warm")
+    await pool.aclose()
+
+
+async def test_a_sandbox_into_which_nobody_cloned_in_time_is_removed(
+    root: Path, table: SandboxTable, database: Database
+) -> None:
+    """As after a first clone whose service was killed."""
+    locks = LocalLocks()
+    pool = SandboxPoolManager(LocalProvider(root), table, locks, PoolSettings())
+    await pool.start()
+    await pool.wait_warm()
+    left, held, cloned, fresh = [await pool.checkout(workspace(number)) for number in range(4)]
+    await put_clone(root, cloned)
+    long_ago = utc(now() - timedelta(minutes=11))
+    change = update(GitSandbox).where(GitSandbox.name != fresh.name).values(assigned_at=long_ago)
+    await database.ask(lambda session: session.execute(change))
+    async with locks.hold(workspace(1)):
+        await pool.sweep()
+    assert await table.find(workspace(0)) is None
+    assert left.name not in sandboxes(root)
+    found = [await table.find(workspace(number)) for number in range(1, 4)]
+    assert found == [held.name, cloned.name, fresh.name]
+    await pool.aclose()
+
+
 def test_sizes_come_from_the_environment_and_at_least_three_are_warm() -> None:
-    assert PoolSize.from_env({}) == PoolSize(3, 10_000)
-    assert PoolSize.from_env({"CROSSFADE_POOL_WARM": "5", "CROSSFADE_POOL_TOTAL": "9"}) == PoolSize(5, 9)
+    assert PoolSettings.from_env({}) == PoolSettings(3, 10_000)
+    assert PoolSettings.from_env({"CROSSFADE_POOL_WARM": "5", "CROSSFADE_POOL_TOTAL": "9"}) == PoolSettings(5, 9)
+    more = PoolSettings.from_env({"CROSSFADE_POOL_CREATE_PER_S": "0.5", "CROSSFADE_POOL_DRAIN": "true"})
+    assert (more.creations_per_s, more.is_drained) == (0.5, True)
+    for name, value in (("CREATE_PER_S", "0"), ("CREATE_PER_S", "nan"), ("CREATE_PER_S", "x"), ("DRAIN", "yes")):
+        with pytest.raises(ValueError, match=rf"CROSSFADE_POOL_{name}={value}"):
+            PoolSettings.from_env({f"CROSSFADE_POOL_{name}": value})
     for warm, total in (("2", "9"), ("5", "4"), ("x", "9")):
         with pytest.raises(ValueError, match=r"CROSSFADE_POOL|invalid"):
-            PoolSize.from_env({"CROSSFADE_POOL_WARM": warm, "CROSSFADE_POOL_TOTAL": total})
+            PoolSettings.from_env({"CROSSFADE_POOL_WARM": warm, "CROSSFADE_POOL_TOTAL": total})
 
 
 async def test_a_checkout_waits_for_one_that_is_being_made(root: Path, table: SandboxTable) -> None:
     """Whoever finds none warm and whoever refills must not count each other's sandboxes as more than there may be."""
     for number in range(20):
-        pool = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 3 * number + 6))
+        pool = pool_of(root, table, 3, 3 * number + 6)
         await pool.start()
         found = await asyncio.gather(*(pool.checkout(workspace(3 * number + task)) for task in range(3)))
         assert len({sandbox.name for sandbox in found}) == 3
@@ -176,16 +329,20 @@ async def test_a_checkout_that_is_cancelled_loses_no_sandbox(
 
 async def test_a_start_keeps_what_somebody_works_in_and_no_row_names(root: Path, table: SandboxTable) -> None:
     """As after a start with another database: the repositories are still there when the right one is back."""
-    made = await LocalProvider(root).create("unknown0")
-    config = root / "unknown0" / "box" / "clone-1" / ".git" / "config"
-    config.parent.mkdir(parents=True)
-    config.touch()
-    await made.settle_clone("clone-1", "https://git.example/a.git")
-    pool = SandboxPoolManager(LocalProvider(root), table, PoolSize(3, 6))
+    config = await put_clone(root, await LocalProvider(root).create("unknown0"))
+    pool = pool_of(root, table, 3, 6)
     await pool.start()
     await pool.wait_warm()
     await pool.aclose()
     assert config.exists()
+
+
+async def put_clone(root: Path, sandbox: Sandbox) -> Path:
+    config = root / sandbox.name / "box" / "clone-1" / ".git" / "config"
+    config.parent.mkdir(parents=True)
+    config.touch()
+    await sandbox.settle_clone("clone-1", "https://git.example/a.git")
+    return config
 
 
 async def every_sandbox_is_known(pool: SandboxPoolManager, table: SandboxTable, root: Path) -> bool:

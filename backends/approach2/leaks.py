@@ -1,0 +1,83 @@
+"""Sandboxes and rows that belong to nothing: what instances leave that are killed, and callers that go away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from backends.approach2.table import Assigned, SandboxTable
+from backends.common import metrics
+from backends.common.calls import now
+from backends.common.errors import ServiceError
+from backends.common.finishing import to_the_end
+from backends.common.locks import WorkspaceLocks
+from backends.common.sandbox import SandboxProvider
+
+LONGEST: Final = timedelta(minutes=10)
+"""No creation and no operation takes as long."""
+
+_log = structlog.get_logger("crossfade.approach2")
+
+
+class LeakSweep:
+    """Finds and removes them. Any instance may, at any time, whatever the others do."""
+
+    def __init__(self, provider: SandboxProvider, table: SandboxTable, locks: WorkspaceLocks) -> None:
+        self._provider = provider
+        self._table = table
+        self._locks = locks
+
+    async def sweep(self) -> None:
+        """Removes sandboxes that no row names, rows whose sandbox is gone, and sandboxes that nobody cloned into.
+
+        Raises:
+            ServiceError: The provider or the database cannot be asked.
+        """
+        for name in await self._table.never_made(LONGEST):
+            await self.remove(name)
+        assigned = await self._table.assigned()
+        # In this order: what is made meanwhile by another instance is noted before it is there.
+        there = set(await self._provider.names())
+        known = set(await self._table.names())
+        for name in there - known:
+            await self._remove_unknown(name)
+        for row in assigned:
+            if row.name not in there or _is_overdue(row):
+                await self._look(row)
+
+    async def remove(self, name: str) -> None:
+        """Removes a sandbox and its row, in this order: what is left of a failure is found again."""
+        await self._provider.destroy(name)
+        await self._table.remove(name)
+
+    async def _look(self, row: Assigned) -> None:
+        """Removes a row whose sandbox is gone or was never used, unless somebody works there."""
+        try:
+            async with self._locks.hold(row.workspace):
+                if await self._table.find(row.workspace) != row.name:
+                    return
+                # A list may have been short; a row is not forgotten for that.
+                found = await self._provider.find(row.name)
+                if found is None or (not found.has_repository and _is_overdue(row)):
+                    metrics.LEAKS_REMOVED.inc()
+                    await to_the_end(self.remove(row.name))
+        except ServiceError as exc:
+            # Somebody is there, or the locks are away: the next sweep looks again.
+            _log.warning("sandbox_not_swept", sandbox=row.name, why=exc.message)
+
+    async def _remove_unknown(self, name: str) -> None:
+        found = await self._provider.find(name)
+        if found is not None and found.has_repository:
+            # Of another table: whoever works in it still wants it.
+            _log.warning("unknown_sandbox_kept", sandbox=name)
+        else:
+            # Made, and then the service ended before it was noted.
+            metrics.LEAKS_REMOVED.inc()
+            await self._provider.destroy(name)
+
+
+def _is_overdue(row: Assigned) -> bool:
+    """Whether a first clone should have ended long ago: its service was killed in the middle of it."""
+    return not row.is_used and now() - row.since > LONGEST
