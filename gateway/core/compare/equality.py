@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final
 
 from gateway.core.compare.json_value import Json
 from gateway.core.compare.rules import Rule
 from gateway.core.compare.shapes import have_form, is_alike, normalised, time_of, type_of
+
+_NUMBERS: Final = (int, Decimal)
 
 
 def is_equal(left: Json, right: Json, rule: Rule | None, *, loose: bool) -> bool:
@@ -18,6 +21,8 @@ def is_equal(left: Json, right: Json, rule: Rule | None, *, loose: bool) -> bool
         rule: Of their part.
         loose: `1` equals `1.0`.
     """
+    if left.__class__ is str and right.__class__ is str:
+        return left == right or (rule is not None and _is_let_pass(left, right, rule))
     loose = loose or (rule is not None and rule.loose_number)
     if is_number(left) and is_number(right):
         if left == right and (loose or type(left) is type(right)):
@@ -36,7 +41,7 @@ def is_same_type(left: Json, right: Json, rule: Rule | None, *, loose: bool) -> 
 
 def is_number(value: object) -> bool:
     """Whether a value is a number of JSON."""
-    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+    return isinstance(value, _NUMBERS) and value.__class__ is not bool
 
 
 def has_tolerance(rule: Rule) -> bool:
@@ -60,7 +65,7 @@ def _is_let_pass(left: Json, right: Json, rule: Rule) -> bool:
         return True
     if rule.shape and is_alike(left, right, rule.within_s):
         return True
-    if not isinstance(left, str) or not isinstance(right, str):
+    if left.__class__ is not str or right.__class__ is not str:
         return False
     if rule.normalise and normalised(left, rule.normalise) == normalised(right, rule.normalise):
         return True

@@ -13,7 +13,6 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d([.,]\d{1,9})?([Zz
 # Of seven, which git abbreviates to, one is a digit: else it may be a word.
 _HEX: Final = re.compile(r"[0-9a-f]{8,}|[0-9A-F]{8,}|(?=[a-f]*\d)[0-9a-f]{7}", re.ASCII)
 _UTC_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?Z", re.ASCII)
-_TIME_LENGTH: Final = 30
 _UUID_LENGTH: Final = 36
 _DIGITS: Final = re.compile(r"\d+", re.ASCII)
 _ANY_HEX: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+")
@@ -29,6 +28,7 @@ _LENGTH_RATIO: Final = 2
 _LENGTH_SLACK: Final = 8
 _TIMES: Final = 1000
 _ONE: Final = Decimal(1)
+_NUMBERS: Final = (int, Decimal)
 _TEXT_LIMIT: Final = 256
 """Longer texts have no shape but that of a text."""
 _NOT_IN_WORD: Final = r"(?<![0-9A-Za-z])", r"(?![0-9A-Za-z])"
@@ -97,11 +97,11 @@ def is_alike(left: Any, right: Any, window_s: float | None = None, *, loose: boo
         window_s: How far times may be apart; None: a day.
         loose: Whole numbers and others are one type.
     """
-    if isinstance(left, bool) or isinstance(right, bool) or left is None or right is None:
-        return type(left) is type(right)
     if isinstance(left, str) and isinstance(right, str):
         return _are_texts_alike(left, right, WINDOW_S if window_s is None else window_s)
-    if isinstance(left, int | Decimal) and isinstance(right, int | Decimal):
+    if isinstance(left, bool) or isinstance(right, bool) or left is None or right is None:
+        return type(left) is type(right)
+    if isinstance(left, _NUMBERS) and isinstance(right, _NUMBERS):
         return (loose or type(left) is type(right)) and _are_numbers_alike(left, right)
     return False
 
@@ -141,7 +141,7 @@ def normalised(text: str, tokens: Iterable[str]) -> str:
 def _are_texts_alike(left: str, right: str, window_s: float) -> bool:
     if not left or not right:
         return left == right
-    if left[:10] == right[:10] and window_s >= WINDOW_S and _is_time_of_day(left) and _is_time_of_day(right):
+    if window_s >= WINDOW_S and left[:10] == right[:10] and _UTC_TIME.fullmatch(left) and _UTC_TIME.fullmatch(right):
         # Of one day, and by far the most frequent.
         return True
     one, other = shape_of(left), shape_of(right)
@@ -158,11 +158,6 @@ def _are_texts_alike(left: str, right: str, window_s: float) -> bool:
             return False
     shorter, longer = sorted((len(left), len(right)))
     return longer <= _LENGTH_RATIO * shorter + _LENGTH_SLACK
-
-
-def _is_time_of_day(text: str) -> bool:
-    """Whether a text is a time in UTC; the day is not looked at."""
-    return len(text) <= _TIME_LENGTH and _UTC_TIME.fullmatch(text) is not None
 
 
 def _are_tokens(left: str, right: str) -> bool:

@@ -116,11 +116,13 @@ class Walk:
 
     def _objects(self, left: dict[str, Json], right: dict[str, Json], place: Place | None) -> None:
         steps = self._steps
+        common = 0
         for name, value in left.items():
             if name not in right:
                 if place is None or not _may_lack(place.member(name)):
                     self.found(self._path(name), Kind.MISSING, left=value)
                 continue
+            common += 1
             other = right[name]
             # A part that is equal needs neither rule nor path.
             if value is other or (value == other and is_identical(value, other)):
@@ -128,7 +130,7 @@ class Walk:
             steps.append(name)
             self._compare(value, other, place.member(name) if place is not None else None)
             steps.pop()
-        if len(right) == len(left) and left.keys() == right.keys():
+        if common == len(right):
             return
         for name, value in right.items():
             if name not in left and (place is None or not _may_lack(place.member(name))):
