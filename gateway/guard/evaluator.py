@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 from gateway.core.detect.cusum import Excursion
-from gateway.core.detect.guard import FIELDS, NOTHING, POOLED, Counted, Guard, Trip
+from gateway.core.detect.guard import FIELDS, NOTHING, POOLED, Counted, Guard
 from gateway.core.detect.latency import Baseline, Concurrent, is_confirmed, is_confirmed_together
-from gateway.core.detect.record import Baseline as OldMeanwhile
 from gateway.core.detect.record import Cause
 from gateway.core.detect.reports import Heard, Histograms, Said
 from gateway.core.model import SCOPE_ALL, Definition, Scope, ScopeKind
 from gateway.core.snapshot import Plan, Snapshot
+from gateway.guard.causes import silence_of, trip_of
 from gateway.guard.hearing import OWN, Hearing
+from gateway.guard.memory import Memory
 from gateway.guard.ports import Counting, Exchange, Surroundings
 from gateway.guard.telling import Looked, state_of
 from gateway.guard.watched import AT_MOST_S, STEP_S, Mark, Mode, Watched, mode_of
@@ -34,8 +34,6 @@ _PATIENCE_S: Final = 1.0
 """How long a request that new was asked before it was taken out may still wait for it, where nobody knows the usual."""
 _LATE_S: Final = 0.1
 """How long a tick waits for what the others said."""
-_TEND_EVERY_S: Final = 60.0
-_TEND_AGAIN_S: Final = 1.0
 _CLEANED_EVERY: Final = 40
 _Marks = tuple[Mark, Mapping[str, Mark]]
 """Of all together, and of each operation."""
@@ -64,16 +62,12 @@ class Evaluator:
             late_s: How long a tick waits for the others.
         """
         self._counting = counting
-        self._exchange = exchange
         self._around = around
         self._trip = trip
         self._hearing = Hearing(exchange, around.clock, late_s)
+        self._memory = Memory(exchange, lambda: self._watched)
         self._ticks = 0
         self._judged_at = around.clock()
-        self._tending: asyncio.Task[None] | None = None
-        self._tend_at = 0.0
-        self._gone: set[str] = set()
-        self._has_recalled = False
         self._hot: set[str] = set()
         self._steps: deque[_Marks] = deque(maxlen=2)
         self._watched: dict[str, Watched] = {}
@@ -93,7 +87,7 @@ class Evaluator:
             )
             for name in names
         }
-        self._has_recalled = False
+        self._memory.recall_again()
 
     async def run(self) -> None:
         """Judges until it is cancelled."""
@@ -103,9 +97,7 @@ class Evaluator:
                 await self.tick()
         finally:
             self._hearing.close()
-            if self._tending is not None:
-                self._tending.cancel()
-                self._tending = None
+            self._memory.close()
 
     async def tick(self) -> None:
         """Looks once at what happened, and judges it."""
@@ -118,8 +110,8 @@ class Evaluator:
         self._add_durations(said.histograms, answers)
         self._learn(due, now)
         self._judge({name: Counted(*counts) for name, counts in fresh.items()}, now)
+        self._memory.tend(now, self._hearing.forget())
         self._forget()
-        self._tend(now)
         self._judged_at = now
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -212,36 +204,10 @@ class Evaluator:
                 self._counting.limits[name] = watched.baseline.limit_s
 
     def _forget(self) -> None:
-        self._gone.update(self._hearing.forget())
         if self._ticks % _CLEANED_EVERY == 0:
             processes = self._hearing.processes
             for watched in self._watched.values():
                 watched.durations.keep(processes)
-
-    def _tend(self, now: float) -> None:
-        """Sees to it that what is learnt outlives this process."""
-        if self._tending is not None:
-            if not self._tending.done():
-                return
-            task, self._tending = self._tending, None
-            task.result()
-        if now >= self._tend_at or self._gone:
-            self._tend_at = now + (_TEND_EVERY_S if self._has_recalled else _TEND_AGAIN_S)
-            self._tending = asyncio.create_task(self._recall_or_keep())
-
-    async def _recall_or_keep(self) -> None:
-        gone, self._gone = self._gone, set()
-        if gone:
-            await self._exchange.forget(gone)
-        if self._has_recalled:
-            await self._exchange.keep({name: watched.learnt() for name, watched in self._watched.items()})
-            return
-        kept = await self._exchange.learnt()
-        if kept is None:
-            return
-        self._has_recalled = True
-        for name, watched in self._watched.items():
-            watched.recall(kept.get(name))
 
     # --- judging ---------------------------------------------------------------------------------------------------
 
@@ -289,11 +255,11 @@ class Evaluator:
         found = watched.guard.tick(counted, now, limit_s, mark, lambda excursion: self._confirm(name, excursion, now))
         watched.step(now)
         if found is not None:
-            self._tell(watched, self._cause(scope, watched, found), now)
+            self._tell(watched, trip_of(scope, watched, found, self._hearing), now)
             return True
         patience_s = watched.patience_s(plan)
         if watched.silence.tick(watched.waiting, counted.n, now, patience_s):
-            self._tell(watched, self._silence(scope, watched, limit_s), now)
+            self._tell(watched, silence_of(scope, watched, self._hearing), now)
             return True
         return False
 
@@ -317,7 +283,7 @@ class Evaluator:
             self._steps.append(self._mark_all(judged, now))
         found = everything.guard.tick(counted, now, limit_s, mark, lambda excursion: self._confirm_all(excursion, now))
         if found is not None:
-            self._tell(everything, self._cause(SCOPE_ALL, everything, found), now)
+            self._tell(everything, trip_of(SCOPE_ALL, everything, found, self._hearing), now)
             return
         # What hangs on an operation that is out already says nothing about the others.
         waiting = {name: watched for name, watched in judged.items() if watched.waiting}
@@ -325,7 +291,7 @@ class Evaluator:
         bounds = [watched.patience_s(snapshot.plans[name]) for name, watched in waiting.items()]
         patience_s = None if None in bounds else max((bound for bound in bounds if bound is not None), default=None)
         if everything.silence.tick(everything.waiting, counted.n, now, patience_s):
-            self._tell(everything, self._silence(SCOPE_ALL, everything, None), now)
+            self._tell(everything, silence_of(SCOPE_ALL, everything, self._hearing), now)
 
     def _mark_all(self, judged: Mapping[str, Watched], now: float) -> _Marks:
         return self._watched[POOLED].mark(now), {name: watched.mark(now) for name, watched in judged.items()}
@@ -360,45 +326,6 @@ class Evaluator:
                 return None
             seen.append(found)
         return is_confirmed_together(seen, self._definition.thresholds.p95_ratio)
-
-    def _silence(self, scope: Scope, watched: Watched, limit_s: float | None) -> Cause:
-        why = f"silence: {watched.waiting} requests wait for new, and none was answered for a while"
-        return replace(self._seen(watched), scope=scope, signal="silence", reason=why, limit_s=limit_s)
-
-    def _cause(self, scope: Scope, watched: Watched, trip: Trip) -> Cause:
-        found, mark = trip.excursion, trip.excursion.mark
-        n, errors, new_p95_s, old_p95_s = 0, 0, None, None
-        if isinstance(mark, tuple):
-            mark = mark[0]
-        if isinstance(mark, Mark):
-            n, errors = watched.old_since(mark)
-            new_p95_s = (watched.durations.new - mark.new).quantile(0.95)
-            old_p95_s = (watched.durations.old - mark.old).quantile(0.95)
-        return replace(
-            self._seen(watched),
-            scope=scope,
-            signal=trip.signal.value,
-            reason=trip.reason(),
-            since=found.since,
-            excursion=found,
-            threshold=trip.threshold,
-            limit_s=trip.limit_s or None,
-            new_p95_s=new_p95_s,
-            baseline=OldMeanwhile(n, errors, None if old_p95_s is None else round(1000 * old_p95_s, 3)),
-        )
-
-    def _seen(self, watched: Watched) -> Cause:
-        """What is the same for every cause at this moment."""
-        return Cause(
-            SCOPE_ALL,
-            "",
-            "",
-            evidence=watched.guard.scores(),
-            dispersion=watched.guard.dispersion,
-            workers=self._hearing.known,
-            blind=self._hearing.blind,
-            is_alone=self._hearing.is_alone,
-        )
 
 
 def _add(total: list[int], counted: Counted) -> None:

@@ -18,7 +18,8 @@ STATUS = {"migration", "epoch", "lineage", "state", "policy_age_s", "kills", "gr
 GROUP = {"writes", "stage", "percent", "dual_percent", "pending", "unprotected"}
 OPERATION = {
     *("class", "group", "stage", "percent", "effective_percent", "actual_percent", "mirror_percent", "killed"),
-    *("detector", "why", "evidence_percent", "comparisons", "consistency", "window_s", "sides"),
+    *("detector", "why", "evidence_percent", "dispersion", "limit_ms", "baseline"),
+    *("comparisons", "consistency", "window_s", "sides"),
 }
 
 
