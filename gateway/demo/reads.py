@@ -41,12 +41,18 @@ class Reader:
     @asynccontextmanager
     async def connected(cls, gateway: str) -> AsyncIterator[Reader]:
         """A reader, while it is needed."""
-        async with (
-            httpx.AsyncClient(base_url=gateway, timeout=_CALL_S, trust_env=False) as rest,
-            httpx2.AsyncClient(timeout=_CALL_S, trust_env=False) as http,
-            Client(streamable_http_client(f"{gateway}/mcp", http_client=http), mode="2026-07-28") as mcp,
-        ):
-            yield cls(rest, mcp)
+        try:
+            async with (
+                httpx.AsyncClient(base_url=gateway, timeout=_CALL_S, trust_env=False) as rest,
+                httpx2.AsyncClient(timeout=_CALL_S, trust_env=False) as http,
+                Client(streamable_http_client(f"{gateway}/mcp", http_client=http), mode="2026-07-28") as mcp,
+            ):
+                yield cls(rest, mcp)
+        except ExceptionGroup as group:
+            # The client's tasks wrap whatever goes wrong beside them.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from group
+            raise
 
     async def read_all(self, key: Key) -> int:
         """Every read of a workspace over both surfaces; how many there were."""

@@ -69,7 +69,8 @@ class ShadowAct:
                 fields = {"Crossfade-Workspace": bundle.headers.get("crossfade-workspace", "")}
                 taken = await http.put(f"{self._runtime['new']}{place}/import", content=bundle.content, headers=fields)
                 if bundle.is_error or taken.is_error:
-                    raise DemoError(f"{agent}/{task} could not be copied: {bundle.status_code}, {taken.status_code}")
+                    why = (bundle if bundle.is_error else taken).text[:200]
+                    raise DemoError(f"{agent}/{task} could not be copied: {why}")
 
     async def _clean(self, reader: Reader) -> Check:
         """All that was read agrees, once what is proposed is accepted."""
