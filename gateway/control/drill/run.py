@@ -69,9 +69,15 @@ class DrillRun(Frame):
         await self._start_load()
         await self._arm()
         order = await self._begin_fault(waiting)
-        tripped_at = await self._trip(order)
-        await self._zero(order)
-        await self._recover()
+        tripped_at: float | None = None
+        try:
+            tripped_at = await self._trip(order)
+            await self._zero(order)
+            await self._recover()
+        except DrillFailedError:
+            # As far as it came: what its requests saw says more than the step that did not end.
+            self._report_times(order, tripped_at, await self._drills.notes(self._drill))
+            raise
         await self._drills.end(self._drill)
         self._report_times(order, tripped_at, await self._drills.notes(self._drill))
         to_zero_s = self.report["times"]["to_zero_s"]
@@ -211,11 +217,12 @@ class DrillRun(Frame):
         if self._load is not None:
             await self._load.stop()
 
-    def _report_times(self, order: DrillOrder, seen_at: float, notes: list[WorkerNote]) -> None:
+    def _report_times(self, order: DrillOrder, seen_at: float | None, notes: list[WorkerNote]) -> None:
         live = self._workers()
         notes = [note for note in notes if note.worker in live]
         # Whoever trips takes new out of its own requests first; the latch tells the time by the clock of its machine.
-        tripped_at = min([seen_at, *(note.out_at for note in notes if note.out_at is not None)])
+        outs = [note.out_at for note in notes if note.out_at is not None]
+        tripped_at = None if seen_at is None else min([seen_at, *outs])
         samples = self._judged(order, self._load) if self._load is not None else []
         begun = order.begins_at
         self.report["times"] = asdict(times_of(begun, tripped_at, notes, samples))

@@ -19,6 +19,7 @@ from tests.support.raw_upstream import Peer, RawUpstream
 from tests.support.waiting import until, until_async
 
 FLIPS = {"fault": "flips", "reason": "test", "operation": "work.read", "every_s": 1, "for_s": 3, "load": 50}
+ARMED = {"work.read": {"state": "armed", "why": None, "evidence_percent": 0.0}}
 BUSY = b'{"code": "workspace_busy", "message": "m", "retryable": true}'
 
 
@@ -63,7 +64,7 @@ async def data_port(desk: Desk, **overrides: Any) -> AsyncIterator[DataPort]:
             while True:
                 current = desk.plane.state.feed.current
                 epoch = current.epoch if current is not None else 0
-                blob = {"worker": "gateway-0", "incarnation": "i", "at": time.time(), "epoch": epoch}
+                blob = {"worker": "gateway-0", "incarnation": "i", "at": time.time(), "epoch": epoch, "guards": ARMED}
                 store.publish("gateway-0", {**blob, "address": f"http://127.0.0.1:{server.port}"})
                 await asyncio.sleep(0.05)
 
@@ -208,6 +209,24 @@ async def test_ended_by_hand_everything_is_put_back(desk: Desk) -> None:
     assert policy is not None
     assert policy.groups["workspace"].allow == frozenset()
     assert (await desk.status())["groups"]["workspace"]["stage"] == "off"
+
+
+async def test_a_drill_that_fails_says_what_its_requests_saw(desk: Desk) -> None:
+    await desk.go_live("workspace", percent=40)
+    async with data_port(desk):
+        body = {"fault": "errors", "reason": "test", "operation": "work.read", "load": 50}
+        report = (await desk.ask("POST", "/v1/drills", body)).json()
+
+        async def is_on() -> bool:
+            return bool((await desk.ask("GET", f"/v1/drills/{report['id']}")).json()["phase"] == "fault")
+
+        await until_async(is_on, "the fault is on")
+        await desk.ask("POST", "/v1/kills", {"scope": "group:workspace", "reason": "it burns"})
+        report = await ended(desk, report)
+    assert "it burns" in report["why"]
+    assert report["requests"]["sent"] > 0
+    assert report["series"] is not None
+    assert report["times"]["to_trip_s"] is None
 
 
 @pytest.mark.parametrize(
