@@ -135,33 +135,36 @@ def _first_trip_of_detector(
     """As tick by tick, for less: ticks without a bad event are taken together.
 
     That is exact. Such a tick only lowers a score, by its events alone, and one that has fallen to zero begins anew at
-    the next tick with a bad event, however long ago it fell; nothing trips meanwhile.
+    the next tick with a bad event, however long ago it fell; nothing trips meanwhile. Where all have, it does nothing.
     """
     good, bad = traffic.per_s * (1 - traffic.rate) * TICK_S, traffic.per_s * traffic.rate * TICK_S
-    events = at = 0
+    events = at = unseen = 0
     while at < ticks:
         # How many ticks without a bad event come first: P(at least m) = exp(-bad * m).
         quiet = min(ticks - at, floor(-log(1 - draw()) / bad)) if bad > 0 else ticks - at
         if quiet:
             at += quiet
-            n = poisson(good * quiet, draw)
-            events += n
-            detector.tick(n, 0, begin_s + at * TICK_S)
+            if detector.evidence <= 0:
+                unseen += quiet
+            else:
+                n = poisson(good * quiet, draw)
+                events += n
+                detector.tick(n, 0, begin_s + at * TICK_S)
         if at < ticks:
             at += 1
             k = poisson_above_zero(bad, draw)
             n = k + poisson(good, draw)
             events += n
             if detector.tick(n, k, begin_s + at * TICK_S) is not None:
-                return Tripped(at * TICK_S, events)
+                return Tripped(at * TICK_S, events + poisson(good * unseen, draw))
     return None
 
 
 def time_to_trip(new_rule: NewRule, healthy: Traffic, broken: Traffic, limit_s: float, draw: Draw) -> Tripped | None:
-    """How long a breach takes to be noticed, after ten healthy minutes."""
-    rule = new_rule()
-    first_trip(rule, healthy, HEALTHY_S, draw)
-    return first_trip(rule, broken, limit_s, draw, HEALTHY_S)
+    """How long a breach takes to be noticed, after ten healthy minutes and at any moment of the next."""
+    rule, begin_s = new_rule(), HEALTHY_S + int(60 * draw() / TICK_S) * TICK_S
+    first_trip(rule, healthy, begin_s, draw)
+    return first_trip(rule, broken, limit_s, draw, begin_s)
 
 
 def false_trips(new_rule: NewRule, healthy: Traffic, days: float, draw: Draw) -> int:

@@ -25,9 +25,12 @@ BASELINE_EVERY_S: Final = 5.0
 HOT: Final = 0.25
 MERGES: Final = 2
 _P95: Final = NormalDist().inv_cdf(0.95)
-_WARM_S: Final = 360.0
-_ENOUGH_ON_OLD: Final = 400
-"""Answers of old from which a limit is worth something: the warm-up lasts as long."""
+_WARM_S: Final = 60.0
+_LONGEST_WARM_S: Final = 400.0
+_ENOUGH_ON_OLD: Final = 2000
+"""Answers of old after which its P95 is known well: the warm-up lasts as long, within these limits."""
+_LEAST_ON_OLD: Final = 130
+"""Without so many it may not be known at all, however long that takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class SlowScene:
 
     def warm_up(self, pace: Pace) -> None:
         """Until old's P95 is known, and the guard is armed."""
-        self.run(pace, max(_WARM_S, _ENOUGH_ON_OLD / pace.per_s))
+        self.run(pace, max(_WARM_S, min(_LONGEST_WARM_S, _ENOUGH_ON_OLD / pace.per_s), _LEAST_ON_OLD / pace.per_s))
 
     def _send(self, pace: Pace) -> int:
         """Requests of one tick: when they end, or are too late."""
