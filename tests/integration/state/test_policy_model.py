@@ -489,7 +489,7 @@ class PolicyModel(RuleBasedStateMachine):
 
 def test_no_order_of_events_loses_a_kill_or_lets_a_late_change_win(world: World) -> None:
     short = settings(
-        max_examples=300, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     run_state_machine_as_test(cast("type[PolicyModel]", partial(PolicyModel, world)), settings=short)
 
