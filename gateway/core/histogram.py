@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import ceil, log
+from operator import add
 from typing import Final, Self
 
 BUCKETS: Final = 352
@@ -47,8 +48,8 @@ class Histogram:
         """Reads what `sparse` wrote. Buckets that do not exist are left out."""
         histogram = cls()
         for bucket, count in sparse.items():
-            if bucket.isdecimal() and int(bucket) < BUCKETS:
-                histogram.counts[int(bucket)] = count
+            if bucket.isdecimal() and (at := int(bucket)) < BUCKETS:
+                histogram.counts[at] = count
         return histogram
 
     def copy(self) -> Histogram:
@@ -86,10 +87,10 @@ class Histogram:
         raise AssertionError("the ranks of a histogram end with its total")
 
     def __add__(self, other: Histogram) -> Histogram:
-        return Histogram(a + b for a, b in zip(self.counts, other.counts, strict=True))
+        return Histogram(map(add, self.counts, other.counts))
 
     def __sub__(self, other: Histogram) -> Histogram:
-        return Histogram(max(0, a - b) for a, b in zip(self.counts, other.counts, strict=True))
+        return Histogram([a - b if a > b else 0 for a, b in zip(self.counts, other.counts, strict=True)])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self.counts == other.counts

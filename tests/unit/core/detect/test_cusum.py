@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from statistics import median
 
 import pytest
 
 from gateway.core.detect.cusum import (
-    BALANCED,
     STRICT,
     Detector,
     Dispersion,
+    Trigger,
     WindowRule,
     consistency_trigger,
     error_trigger,
@@ -50,7 +51,8 @@ def test_a_breach_is_noticed_in_time(per_s: float, rate: float, least_s: float, 
     """Around the medians that were simulated for the design: 19 s, 10 s, 31 s, 2.0 s, 1.0 s, 18 s, 3.5 s, 0.75 s …"""
     rng = draws()
     found = [
-        time_to_trip(ERRORS, BALANCED, Traffic(per_s, 0.01), Traffic(per_s, rate), 3600, rng.random) for _ in range(15)
+        time_to_trip(partial(Detector, ERRORS), Traffic(per_s, 0.01), Traffic(per_s, rate), 3600, rng.random)
+        for _ in range(15)
     ]
     assert all(trip is not None for trip in found)
     assert least_s <= median(trip.after_s for trip in found if trip is not None) <= most_s
@@ -59,7 +61,10 @@ def test_a_breach_is_noticed_in_time(per_s: float, rate: float, least_s: float, 
 @pytest.mark.parametrize(("rate", "most"), [(1.0, 6), (0.1, 90), (0.01, 1200)])
 def test_mismatches_are_noticed(rate: float, most: int) -> None:
     rng = draws()
-    found = [time_to_trip(CONSISTENCY, BALANCED, Traffic(4, 0), Traffic(4, rate), 7200, rng.random) for _ in range(15)]
+    found = [
+        time_to_trip(partial(Detector, CONSISTENCY), Traffic(4, 0), Traffic(4, rate), 7200, rng.random)
+        for _ in range(15)
+    ]
     assert all(trip is not None for trip in found)
     assert median(trip.events for trip in found if trip is not None) <= most
 
@@ -69,7 +74,8 @@ def test_a_slow_side_is_noticed(ratio: float, spread: float, least_s: float, mos
     rng = draws()
     rate = share_above_limit(ratio, spread)
     found = [
-        time_to_trip(LATENCY, BALANCED, Traffic(100, 0.004), Traffic(100, rate), 600, rng.random) for _ in range(15)
+        time_to_trip(partial(Detector, LATENCY), Traffic(100, 0.004), Traffic(100, rate), 600, rng.random)
+        for _ in range(15)
     ]
     assert all(trip is not None for trip in found)
     assert least_s <= median(trip.after_s for trip in found if trip is not None) <= most_s
@@ -97,8 +103,8 @@ def test_a_healthy_past_is_no_inertia() -> None:
         (CONSISTENCY, 10, 1e-5),
     ],
 )
-def test_healthy_traffic_never_trips(trigger: object, per_s: float, rate: float) -> None:
-    assert false_trips(trigger, BALANCED, Traffic(per_s, rate), 1.0, draws(7).random) == 0  # type: ignore[arg-type]
+def test_healthy_traffic_never_trips(trigger: Trigger, per_s: float, rate: float) -> None:
+    assert false_trips(partial(Detector, trigger), Traffic(per_s, rate), 1.0, draws(7).random) == 0
 
 
 def test_one_bad_moment_never_trips() -> None:
