@@ -20,7 +20,7 @@ from gateway.core.histogram import Histogram
 from gateway.core.model import Thresholds
 
 HEALTHY_P95_S: Final = 0.1
-HISTOGRAMS_EVERY: Final = 4
+HISTOGRAMS_EVERY: Final = 8
 BASELINE_EVERY_S: Final = 5.0
 HOT: Final = 0.25
 MERGES: Final = 2
@@ -69,13 +69,12 @@ class Judging:
 
 @dataclass(slots=True)
 class _Mark:
-    """What was known when an excursion began, and of old when it was first asked whether it is borne out."""
+    """What was known when an excursion began."""
 
     new: Histogram
     old: Histogram
     merges: int
     limit_s: float | None
-    old_later: Histogram | None = None
 
 
 @dataclass(slots=True)
@@ -86,6 +85,9 @@ class _Ending:
     old: list[float] = field(default_factory=list)
     in_time: int = 0
     late: int = 0
+    new_hanging: int = 0
+    old_hanging: int = 0
+    """By how many more requests hang from then on, or fewer."""
 
 
 class SlowScene:
@@ -98,13 +100,15 @@ class SlowScene:
             judging: How it is judged.
             draw: Random numbers.
         """
-        thresholds = Thresholds(p95_ratio=judging.ratio)
+        thresholds = Thresholds(p95_ratio=judging.ratio, profile=judging.profile.name)
         self._judging, self._draw = judging, draw
-        self._guard = Guard(thresholds, judging.profile, judging.detectors)
+        self._guard = Guard(thresholds, judging.detectors)
         self._baseline = Baseline(judging.ratio)
         self._ticks = self._merges = 0
+        self._noted_at = -BASELINE_EVERY_S
         self._new, self._old = Histogram(), Histogram()
         self._seen_new, self._seen_old = Histogram(), Histogram()
+        self._new_hanging = self._old_hanging = 0
         self._ahead: defaultdict[int, _Ending] = defaultdict(_Ending)
         self._normal = NormalDist()
 
@@ -131,11 +135,19 @@ class SlowScene:
             end = self._after(begun, time_s)
             self._ahead[end].new.append(time_s)
             if limit_s is not None and time_s > limit_s:
-                self._ahead[min(end, self._after(begun, limit_s))].late += 1
+                late = min(end, self._after(begun, limit_s))
+                self._ahead[late].late += 1
+                self._ahead[late].new_hanging += 1
+                self._ahead[end].new_hanging -= 1
             else:
                 self._ahead[end].in_time += 1
         for time_s in self._times(poisson(expected, self._draw), pace.old, pace.sigma):
-            self._ahead[self._after(self._draw(), time_s)].old.append(time_s)
+            begun = self._draw()
+            end = self._after(begun, time_s)
+            self._ahead[end].old.append(time_s)
+            if limit_s is not None and time_s > limit_s:
+                self._ahead[min(end, self._after(begun, limit_s))].old_hanging += 1
+                self._ahead[end].old_hanging -= 1
         return sent
 
     def _times(self, count: int, multiple: float, sigma: float) -> list[float]:
@@ -152,11 +164,14 @@ class SlowScene:
             self._new.record(time_s)
         for time_s in ending.old:
             self._old.record(time_s)
+        self._new_hanging += ending.new_hanging
+        self._old_hanging += ending.old_hanging
         now = self._ticks * TICK_S
-        if self._ticks % HISTOGRAMS_EVERY == 0 or self._guard.evidence >= HOT:
+        if self._ticks % HISTOGRAMS_EVERY == 0 or self._guard.latency_evidence >= HOT:
             self._merges += 1
             self._seen_new, self._seen_old = Histogram(self._new.counts), Histogram(self._old.counts)
-            if now % BASELINE_EVERY_S == 0:
+            if now - self._noted_at >= BASELINE_EVERY_S:
+                self._noted_at = now
                 self._baseline.note(self._seen_old, now)
         mark = _Mark(self._seen_new, self._seen_old, self._merges, self._baseline.limit_s)
         timed = ending.in_time + ending.late
@@ -164,15 +179,18 @@ class SlowScene:
         return self._guard.tick(counted, now, self._baseline.limit_s, mark, self._confirm)
 
     def _confirm(self, excursion: Excursion) -> bool | None:
-        """As `Evaluator._confirm`."""
-        mark, limit_s = excursion.mark, self._baseline.limit_s
+        """As `Evaluator._confirm`, with `Watched.since`."""
+        mark = excursion.mark
         assert isinstance(mark, _Mark)
-        if not self._judging.is_confirming or limit_s is None:
+        if not self._judging.is_confirming:
             return True
-        if self._merges - mark.merges < MERGES:
+        if mark.limit_s is None or self._merges - mark.merges < MERGES:
             return None
-        if mark.old_later is None:
-            mark.old_later = self._seen_old
-        lately = self._seen_old - mark.old_later
-        seen = Concurrent(self._seen_new - mark.new, self._seen_old - mark.old, excursion.k, lately)
-        return is_confirmed(seen, self._judging.ratio, min(limit_s, mark.limit_s or limit_s))
+        seen = Concurrent(
+            self._seen_new - mark.new,
+            self._seen_old - mark.old,
+            self._new_hanging,
+            self._old_hanging,
+            self._baseline.is_present,
+        )
+        return is_confirmed(seen, self._judging.ratio, mark.limit_s)

@@ -10,7 +10,7 @@ import pytest
 from gateway.core.detect import simulate_slow
 from gateway.core.detect.simulate import TICK_S, Tripped
 from gateway.core.detect.simulate_slow import Judging, Pace, SlowScene
-from gateway.guard import evaluator
+from gateway.guard import evaluator, watched
 
 
 def slowed(pace: Pace, seed: int, judging: Judging | None = None, limit_s: float = 120.0) -> Tripped | None:
@@ -21,10 +21,10 @@ def slowed(pace: Pace, seed: int, judging: Judging | None = None, limit_s: float
 
 def test_it_keeps_the_rhythm_of_the_evaluator() -> None:
     assert TICK_S == evaluator.TICK_S
-    assert simulate_slow.HISTOGRAMS_EVERY == evaluator._HISTOGRAMS_EVERY
-    assert simulate_slow.BASELINE_EVERY_S == evaluator._BASELINE_EVERY_S
+    assert simulate_slow.HISTOGRAMS_EVERY == evaluator._TURNS
+    assert simulate_slow.BASELINE_EVERY_S == watched._NOTED_EVERY_S
     assert simulate_slow.HOT == evaluator._HOT
-    assert simulate_slow.MERGES == evaluator._MERGES
+    assert simulate_slow.MERGES == watched._MERGES
 
 
 @pytest.mark.parametrize(
