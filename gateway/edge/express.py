@@ -17,7 +17,7 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import SERVER_ERROR, Passage, outcome_of_fault
+from gateway.edge.passage import Passage, outcome_of_fault
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.errors import RevokedError, UpstreamError
@@ -153,7 +153,7 @@ class Run:
 
     def head_received(self, status: int, headers: Headers, length: int | None) -> None:
         """The final head."""
-        if status >= SERVER_ERROR and self._passage.falls_back(status=status):
+        if self._passage.blames(status) and self._passage.falls_back(status=status):
             # What new says about it is read to its end and heard by nobody.
             self._is_swallowing = True
             return

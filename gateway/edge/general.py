@@ -16,7 +16,7 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import SERVER_ERROR, Arrival, Passage, outcome_of_fault, too_large
+from gateway.edge.passage import Arrival, Passage, outcome_of_fault, too_large
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched
@@ -165,7 +165,7 @@ class _Carrier:
                 self._witness = passage.witness(request)
                 response = await self._ask(request)
                 status = response.status
-                if status < SERVER_ERROR or not passage.falls_back(status=status, is_repeatable=is_repeatable):
+                if not passage.blames(status) or not passage.falls_back(status=status, is_repeatable=is_repeatable):
                     break
                 response.close()
                 self._lose_witness(Unmirrored.NOT_ACCEPTED)

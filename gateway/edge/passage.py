@@ -357,8 +357,6 @@ class Passage:
             # The loop's clock may lag behind ours, so that a little time seems to be left.
             return False
         plan = self._plan
-        if status is not None and not self._blames(status):
-            return False
         if (
             self.side is not Side.NEW
             or self._has_fallen_back
@@ -581,7 +579,7 @@ class Passage:
         self._listener = None
         self._status = status
         plan = self._plan
-        if self._blames(status):
+        if self.blames(status):
             self._blamed = f"status {status}"
             self._is_failed = True
             return
@@ -628,7 +626,7 @@ class Passage:
             return Outcome.FAILURE
         return Outcome.CLIENT_ERROR if self._status >= _CLIENT_ERROR else Outcome.OK
 
-    def _blames(self, status: int) -> bool:
+    def blames(self, status: int) -> bool:
         """Whether an answer's status blames the side."""
         plan = self._plan
         return status in plan.operation.failure_statuses if plan is not None else status >= SERVER_ERROR
