@@ -94,7 +94,9 @@ async def test_a_workspace_starts_afresh_when_its_sandbox_is_gone(
         await lose_sandbox(service, agent)
         assert (await agent.call("git.status")).code == "unknown_workspace"
         assert (await agent.call("file.write", path="a", content="")).code == "unknown_workspace"
-        await until_async(lambda: is_in_no_inventory(service), "nobody is told of it any more")
+        if name == "approach1":
+            # In approach 2 the row goes with the next clone, or with the sweep of the pool.
+            await until_async(lambda: is_in_no_inventory(service), "nobody is told of it any more")
         assert not (await agent.call("git.clone", url=str(bare))).is_error
         await lose_sandbox(service, agent)
     async with (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends.common.local_provider import LocalProvider, LocalSandbox
-from backends.common.survey import survey
+from backends.common.survey import KEPT_KIB, survey
 from tests.support.services import bare_repository, sandbox_home
 from tests.support.simple_service import WORKSPACE, Simple, simple_service
 from tests.support.waiting import until
@@ -74,7 +74,17 @@ async def test_a_survey_and_an_export_leave_nothing_behind(bench: Bench) -> None
         await survey(bench.sandbox)
         await bench.simple.service.workspaces.export(WORKSPACE, None)
     assert bench.in_git() == before
-    assert not bench.aside.exists()
+
+
+async def test_what_surveys_keep_for_the_next_is_bounded(bench: Bench) -> None:
+    await survey(bench.sandbox)
+    # As the blobs of many versions of large files.
+    bulk = bench.aside / "objects" / "bulk"
+    with bulk.open("wb") as file:
+        file.write(b"x" * (KEPT_KIB << 10))
+    expected = await survey(bench.sandbox)
+    assert not bulk.exists()
+    assert await survey(bench.sandbox) == expected
 
 
 async def test_a_survey_that_is_cancelled_leaves_what_the_next_one_removes(bench: Bench) -> None:
@@ -82,12 +92,12 @@ async def test_a_survey_that_is_cancelled_leaves_what_the_next_one_removes(bench
     before = bench.in_git()
     for _ in range(2):
         surveying = asyncio.create_task(survey(bench.sandbox))
-        await until((bench.aside / "objects").exists, "it looks at files")
+        await until((bench.aside / "index.lock").exists, "it looks at files")
         surveying.cancel()
         await asyncio.gather(surveying, return_exceptions=True)
     assert bench.in_git() == before
     await survey(bench.sandbox)
-    assert not bench.aside.exists()
+    assert not (bench.aside / "index.lock").exists()
 
 
 async def test_a_writer_that_tidies_up_does_not_disturb_a_survey(bench: Bench) -> None:
