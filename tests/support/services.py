@@ -123,6 +123,7 @@ class Service:
     process: subprocess.Popen[bytes]
     log: Path
     sandbox_root: Path
+    provider: str = "local"
 
     def stop(self) -> int:
         """Asks it to end, and waits."""
@@ -180,7 +181,7 @@ def launch(name: str, data_dir: Path, sandbox_root: Path, start: Start | None = 
             stderr=stderr,
             pass_fds=[sock.fileno(), *start.pass_fds],
         )
-    return Service(url, process, log, sandbox_root)
+    return Service(url, process, log, sandbox_root, env.get("CROSSFADE_SANDBOX_PROVIDER", "local"))
 
 
 async def wait_ready(service: Service) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -144,10 +145,39 @@ def services_on_gateway(
             up.process.wait(60)
 
 
-@pytest.fixture(params=SERVICES)
-def service(request: pytest.FixtureRequest, services: dict[str, Service]) -> Service:
+PLACES = (*SERVICES, *(f"{name}/e2b" for name in SERVICES), "approach2/postgres")
+"""Each service with each provider of sandboxes and each database. Tests that are not marked `everywhere` are run in
+the first two; in all of them where `CROSSFADE_TEST_MATRIX=full`."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("CROSSFADE_TEST_MATRIX") == "full":
+        return
+    left_out = [item for item in items if _is_elsewhere(item) and item.get_closest_marker("everywhere") is None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_elsewhere(item: pytest.Item) -> bool:
+    # The hook is asked about tests of all directories.
+    if Path(__file__).parent not in item.path.parents or not isinstance(item, pytest.Function):
+        return False
+    place = item.callspec.params.get("service") if hasattr(item, "callspec") else None
+    return isinstance(place, str) and "/" in place
+
+
+@pytest.fixture(params=PLACES)
+def service(request: pytest.FixtureRequest) -> Service:
     """One of them."""
-    return services[request.param]
+    return service_in(request.param, request)
+
+
+def service_in(place: str, request: pytest.FixtureRequest) -> Service:
+    """A service by its name and, behind a `/`, what it runs on."""
+    name, _, surroundings = place.partition("/")
+    running: dict[str, Service] = request.getfixturevalue(f"services_on_{surroundings}" if surroundings else "services")
+    return running[name]
 
 
 @pytest.fixture

@@ -12,17 +12,16 @@ import pytest
 from mcp import Client
 
 from backends.common.contract import OPERATIONS
+from tests.integration.backends.conftest import PLACES, service_in
 from tests.support.services import SERVICES, Agent, Service, Workspace, agent_on, bare_repository, git, publish
 
+pytestmark = pytest.mark.everywhere
 
-@pytest.fixture(
-    params=[*SERVICES, *(f"{name}/{by}" for by in ("e2b", "gateway") for name in SERVICES), "approach2/postgres"]
-)
+
+@pytest.fixture(params=[*PLACES, *(f"{name}/gateway" for name in SERVICES)])
 def service(request: pytest.FixtureRequest) -> Service:
     """Each service with each provider of sandboxes and each database, directly and through the gateway."""
-    name, _, surroundings = request.param.partition("/")
-    running: dict[str, Service] = request.getfixturevalue(f"services_on_{surroundings}" if surroundings else "services")
-    return running[name]
+    return service_in(request.param, request)
 
 
 async def ok(agent: Agent, operation: str, **arguments: Any) -> dict[str, Any]:

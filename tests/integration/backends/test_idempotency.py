@@ -34,6 +34,7 @@ async def keyed(service: Service, workspace: Workspace, key: str, surface: str =
         yield agent
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("again_on", ["rest", "mcp"])
 async def test_the_same_key_gives_the_same_answer_and_one_effect(
     cloned: Agent, service: Service, workspace: Workspace, again_on: str

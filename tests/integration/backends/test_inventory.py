@@ -57,6 +57,7 @@ async def carry(
     return await target.put(f"{path}/import", content=bundle.content, headers=carried)
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("agent", ["rest"], indirect=True)
 async def test_a_record_follows_every_write(
     cloned: Agent, inventory: httpx.AsyncClient, path: str, bare: Path, workspace: Workspace
@@ -155,6 +156,7 @@ async def make_odd(agent: Agent) -> None:
     await ok(agent, "file.delete", path="README.md")
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("agent", ["rest"], indirect=True)
 async def test_a_workspace_is_carried_with_all_that_is_not_committed(
     cloned: Agent,

@@ -37,6 +37,7 @@ def move_on(bare: Path, tmp_path: Path) -> tuple[str, str]:
     return before, git("rev-parse", "main", cwd=bare)
 
 
+@pytest.mark.everywhere
 async def test_a_clone_brings_the_commit_of_the_other_side(
     service: Service, workspace: Workspace, bare: Path, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ async def test_a_commit_is_compared_after_it_is_made(cloned: Agent, service: Ser
         assert (await relay.call("git.commit", message="other")).code == "diverged"
 
 
+@pytest.mark.everywhere
 async def test_a_push_is_not_made_again_and_its_branch_is_noted(
     cloned: Agent, service: Service, workspace: Workspace, bare: Path
 ) -> None:
