@@ -175,4 +175,6 @@ class SlowScene:
             mark.old_later = self._seen_old
         lately = self._seen_old - mark.old_later
         seen = Concurrent(self._seen_new - mark.new, self._seen_old - mark.old, excursion.k, lately)
+        # What was counted by a lower limit must be looked for by that one: old may have become slow meanwhile, and its
+        # limit with it; what has ended since would seem to hang.
         return is_confirmed(seen, self._judging.ratio, min(limit_s, mark.limit_s or limit_s))
