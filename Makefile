@@ -11,7 +11,7 @@ help:
 	@echo "make torture  long forms of tests: 20 rolling restarts under 20 clients, thousands of idle and slow clients, every drill"
 	@echo "make check  linters, types, import rules, the pages made from the code"
 	@echo "make bench  beside nginx: CPU per request; memory of long streams, time from a change to its effect"
-	@echo "make bench-guard  from a fault of the new side to the last request on it"
+	@echo "make bench-guard  what detectors do: simulated, on a real new side that breaks, and what they cost"
 	@echo "make bench-full  beside HAProxy, nginx mirror and others too, on a larger grid"
 
 setup:
@@ -41,6 +41,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config pyproject.toml
 	$(BIN)/python scripts/generate_docs --check
+	$(BIN)/python scripts/plot_detectors --check
 	$(BIN)/python scripts/check_docs
 
 # Needs nginx and wrk, and says so.
@@ -53,8 +54,13 @@ bench: setup
 	@$(BIN)/python -m bench.pool
 	@$(BIN)/python -m bench.shadow
 
+# Takes half an hour and writes docs/detectors.md; `make bench-guard SHORT=--short` simulates for a minute and keeps that to
+# itself.
 bench-guard: setup
-	@$(BIN)/python -m bench.guard $(ARGS)
+	@$(BIN)/python -m bench.detectors $(SHORT)
+	@$(BIN)/python -m bench.guard
+	@$(BIN)/python -m bench.guard_cost
+	@$(BIN)/python scripts/plot_detectors
 
 bench-full: setup
 	@$(BIN)/python -m bench --full $(ARGS)

@@ -22,11 +22,13 @@ from typing import Any, Final
 
 from bench.guard import RESULTS
 from bench.processes import ROOT, cpu_of
+from gateway.core.detect.reports import Said
 from gateway.core.file_changes import initial_policy
 from gateway.core.model import Definition, Side, Stage
 from gateway.core.outcome import Outcome
 from gateway.core.snapshot import compile_snapshot
-from gateway.guard.evaluator import TICK_S, Evaluator, Heard
+from gateway.guard.evaluator import TICK_S, Evaluator
+from gateway.guard.ports import Surroundings
 from gateway.settings import load_migration
 from gateway.state.connect import connect
 from gateway.state.signals import SignalStore
@@ -42,16 +44,6 @@ _IDLE_S: Final = 10.0
 _OPERATIONS: Final = 17
 
 
-class _Exchange:
-    def __init__(self, store: SignalStore) -> None:
-        self._store = store
-        self.forget = store.forget
-
-    async def swap(self, signals: Any, histograms: Any) -> Heard | None:
-        answer = await self._store.swap(dict(signals), histograms)
-        return None if answer is None else Heard(*answer)
-
-
 @dataclass
 class _Waits:
     """A request that waits for new."""
@@ -59,6 +51,7 @@ class _Waits:
     operation: str | None
     began: float
     is_late: bool = False
+    has_begun: bool = False
 
     def take_back(self) -> None:
         """Nobody waits."""
@@ -95,21 +88,19 @@ async def _loop_cost(rate: float) -> dict[str, float]:
         evaluator = Evaluator(
             definition,
             mine,
-            _Exchange(SignalStore(client, "bench", "gateway-0")),
-            lambda: snapshot,
-            waiting,
+            SignalStore(client, "bench", "gateway-0:1"),
+            Surroundings(lambda: snapshot, waiting, [], time.monotonic, time.time),
             lambda cause: print("tripped", cause.reason),
-            time.monotonic,
         )
-        far = SignalStore(other, "bench", "gateway-1")
+        far = SignalStore(other, "bench", "gateway-1:1")
         spent = 0.0
         for tick in range(_TICKS + 20):
             _traffic(mine, names, draw, int(rate * TICK_S / 2))
             _traffic(theirs, names, draw, int(rate * TICK_S / 2))
-            await far.swap(theirs.signals(), theirs.histograms())
+            due = [name for at, name in enumerate(names) if at % 8 == tick % 8]
+            await far.swap(Said(theirs.signals(), {}, theirs.histograms(due), due))
             begun = time.process_time()
-            evaluator._count_late()
-            await evaluator._hear()
+            await evaluator.tick()
             if tick >= 20:
                 spent += time.process_time() - begun
         await client.aclose()

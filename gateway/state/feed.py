@@ -176,6 +176,13 @@ class PolicyFeed:
         self._untold.append(lambda: self._store.tell(entry, record))
         self._store_now.set()
 
+    def _tell_record(self, latch: Latch, record: str) -> None:
+        async def tell() -> None:
+            await self._store.kill(latch, self._audit(latch), record)
+
+        self._untold.append(tell)
+        self._store_now.set()
+
     def add_part(self, trip: str, part: str) -> None:
         """Adds what this process saw to the record of a trip that another one made, as soon as Redis takes it."""
         self._untold.append(lambda: self._store.add_part(trip, self._settings.process, part))
@@ -318,9 +325,11 @@ class PolicyFeed:
         for scope in tuple(self._external):
             # Either the policy holds the kill now, or it did and a human has re-armed the scope since.
             if scope in policy.latches or self._stored_at.get(scope, policy.epoch + 1) <= policy.epoch:
-                self._stored_at.pop(scope, None)
-                self._records.pop(scope, None)
-                del self._external[scope]
+                is_told = self._stored_at.pop(scope, None) is not None
+                latch, record = self._external.pop(scope), self._records.pop(scope, "")
+                if record and not is_told and policy.latches.get(scope) == latch:
+                    # A write-back brought this process's own trip, and knows no records.
+                    self._tell_record(latch, record)
         _log.info("policy", epoch=policy.epoch, kills=[str(scope) for scope in policy.latches])
 
     async def _offer(self, policy: Policy) -> None:
