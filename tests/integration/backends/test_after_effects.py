@@ -15,7 +15,7 @@ from backends.common.errors import Code, ServiceError
 from backends.common.git_operations import Call, perform
 from backends.common.local_provider import LocalProvider
 from backends.common.remotes import RemoteRules
-from tests.support.fake_e2b import KEY, running_fake_e2b
+from tests.support.fake_e2b import KEY, FakeE2B, running_fake_e2b
 from tests.support.services import bare_repository, git, sandbox_home
 from tests.support.simple_service import WORKSPACE, Simple, simple_service
 from tests.support.waiting import until, until_async
@@ -44,6 +44,10 @@ class Gate:
     @property
     def pushes(self) -> int:
         return len(self.log.read_text().split())
+
+
+def provider_on(cloud: FakeE2B) -> E2BProvider:
+    return E2BProvider(E2BSettings("tests", KEY, api_url=cloud.url, sandbox_url=cloud.url))
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ async def test_a_sandbox_that_dies_under_a_write_leaves_it_unknown_unless_only_a
 ) -> None:
     rules = RemoteRules((bare.parent.resolve(),))
     with running_fake_e2b(tmp_path / "e2b") as cloud:
-        provider = E2BProvider(E2BSettings("tests", KEY, api_url=cloud.url, sandbox_url=cloud.url))
+        provider = provider_on(cloud)
         sandbox = await provider.create("sandbox1")
         await perform("git.clone", sandbox, Clone(url=str(bare)), Call(), rules)
         await asyncio.to_thread(cloud.trouble, deaths=1)
@@ -115,7 +119,7 @@ async def test_a_sandbox_that_dies_under_a_write_leaves_it_unknown_unless_only_a
 
 async def test_a_sandbox_that_has_expired_takes_its_workspace_along_and_no_answers(tmp_path: Path, bare: Path) -> None:
     with running_fake_e2b(tmp_path / "e2b") as cloud:
-        provider = E2BProvider(E2BSettings("tests", KEY, api_url=cloud.url, sandbox_url=cloud.url))
+        provider = provider_on(cloud)
         async with simple_service(provider, tmp_path / "notes", bare.parent) as simple:
             await simple.ok("git.clone", url=str(bare))
             made = await simple.call("git.create_branch", how=ONCE, name="topic")
