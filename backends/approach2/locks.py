@@ -86,7 +86,7 @@ class RedisLocks:
         self._times = times or LockTimes()
         # Writers of this process wait for each other here, without asking Redis again and again.
         self._here = LocalLocks(self._times.wait_s)
-        self._deployment = ""
+        self._deployment: str | None = None
         try:
             self._redis: Redis = Redis.from_url(
                 url,
@@ -115,6 +115,9 @@ class RedisLocks:
 
     @asynccontextmanager
     async def _hold(self, workspace: WorkspaceId) -> AsyncIterator[Fence]:
+        if self._deployment is None:
+            # Under another name it would keep nobody away.
+            raise ServiceError(Code.LOCKS_UNAVAILABLE, "the service is starting; try again")
         async with self._here.turn(workspace.digest):
             token = secrets.token_hex(16)
             try:

@@ -151,7 +151,6 @@ class SandboxPoolManager:
         for _ in range(_ATTEMPTS + len(self._warm)):
             name = await self._take(workspace)
             self._claiming.add(name)
-            self._refill_soon()
             try:
                 sandbox = await self._claim(name, workspace)
             except BaseException:
@@ -159,6 +158,8 @@ class SandboxPoolManager:
                 raise
             finally:
                 self._claiming.discard(name)
+                # Not before: it would compete with the one who waits.
+                self._refill_soon()
             if sandbox is not None:
                 return sandbox
             taken = await self._table.find(workspace)

@@ -116,8 +116,9 @@ class E2BProvider:
 
     @property
     def _mark(self) -> str:
-        # Without a name, sandboxes of everybody would be taken for one's own.
-        assert self._owner
+        if not self._owner:
+            # Without a name, sandboxes of everybody would be taken for one's own.
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, "the service is starting; try again")
         return f"{self._owner}-{self._settings.service}"
 
     async def create(self, name: str, labels: Mapping[str, str] | None = None) -> E2BSandbox:

@@ -50,6 +50,12 @@ async def code_of(locks: RedisLocks, workspace: WorkspaceId) -> Code:
     return caught.value.code
 
 
+async def test_nothing_is_held_before_it_is_known_for_whom(redis: RedisProcess) -> None:
+    locks = RedisLocks(redis.url, times=TIMES)
+    assert await code_of(locks, ONE) is Code.LOCKS_UNAVAILABLE
+    await locks.aclose()
+
+
 async def test_a_workspace_of_that_name_in_another_deployment_is_another_one(instances: list[RedisLocks]) -> None:
     here, there = instances
     there.belong_to("there")
@@ -178,6 +184,8 @@ async def test_who_is_cancelled_while_waiting_leaves_no_lock(instances: list[Red
 
 async def test_of_many_at_once_each_has_it_alone(instances: list[RedisLocks], redis: RedisProcess) -> None:
     patient = [RedisLocks(redis.url, times=LockTimes(wait_s=30)) for _ in range(2)]
+    for locks in patient:
+        locks.belong_to("here")
     inside = 0
     most = 0
 
