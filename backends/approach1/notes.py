@@ -61,6 +61,7 @@ class FileNotes:
         """
         self._directory = directory
         self._notes: dict[str, _Notes] = {}
+        self._version = 0
         self._is_read = asyncio.Event()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # One thread: what is written later is on disk later.
@@ -133,7 +134,10 @@ class FileNotes:
         at = now()
         # Milliseconds, so that no version comes again in a later life of the workspace: whoever kept one from before
         # does not mean this.
-        version = max(int(at.timestamp() * 1000), notes.record.version + 1 if notes.record is not None else 0)
+        version = max(
+            int(at.timestamp() * 1000), self._version + 1, notes.record.version + 1 if notes.record is not None else 0
+        )
+        self._version = version
         notes.record = Record(workspace, repository, version, at)
         await self._write(notes, is_synced=False)
         return version

@@ -40,7 +40,7 @@ class GitSandbox(Base):
     created_at: Mapped[datetime]
     assigned_at: Mapped[datetime | None]
     workspace_hash: Mapped[str | None] = mapped_column(String(32), index=True)
-    version: Mapped[int] = mapped_column(server_default="0")
+    version: Mapped[int] = mapped_column(BigInteger, server_default="0")
     updated_at: Mapped[datetime | None]
     repository: Mapped[str | None] = mapped_column(Text)
     branch: Mapped[str | None] = mapped_column(Text)

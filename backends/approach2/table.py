@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, case, delete, func, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -166,10 +166,14 @@ class SandboxTable:
     async def changed(self, workspace: WorkspaceId, repository: str) -> int:
         """See `Inventory.changed`."""
         unknown: dict[str, Any] = {"branch": None, "head": None, "digest": None, **dict.fromkeys(_PART_NAMES, 0)}
+        at = now()
+        # Milliseconds, so that no version comes again in a later life of the workspace.
+        moment = int(at.timestamp() * 1000)
+        version = case((GitSandbox.version >= moment, GitSandbox.version + 1), else_=moment)
         change = (
             update(GitSandbox)
             .where(*_serves(workspace))
-            .values(version=GitSandbox.version + 1, updated_at=utc(now()), repository=repository, **unknown)
+            .values(version=version, updated_at=utc(at), repository=repository, **unknown)
             .returning(GitSandbox.version)
         )
         return await self._database.ask(lambda session: session.scalar(change)) or 0

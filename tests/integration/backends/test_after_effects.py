@@ -47,7 +47,7 @@ class Gate:
 
 
 def provider_on(cloud: FakeE2B) -> E2BProvider:
-    return E2BProvider(E2BSettings("tests", KEY, api_url=cloud.url, sandbox_url=cloud.url))
+    return E2BProvider(E2BSettings("tests", KEY, owner="one", api_url=cloud.url, sandbox_url=cloud.url))
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from gateway.core.compare.evidence import Finding, Found
 from gateway.core.compare.tree import Difference, Kind
 from gateway.state.connect import connect
@@ -114,8 +112,8 @@ async def test_a_flush_that_is_cancelled_loses_nothing(scene: Scene) -> None:
     flushing = asyncio.create_task(store.flush())
     await until(lambda: store.is_writing, "it is on its way")
     flushing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await flushing
+    # On a busy machine its call may have ended by itself by now: nothing is lost either way.
+    await asyncio.wait([flushing])
     scene.redis.resume()
     await store.flush()
     assert await kept(store) == dict.fromkeys([f"$.part{n}" for n in range(BUFFERED)], 1)

@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.Column("assigned_at", sa.DateTime()),
         sa.Column("workspace_hash", sa.String(32)),
-        sa.Column("version", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("version", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("updated_at", sa.DateTime()),
         sa.Column("repository", sa.Text()),
         sa.Column("branch", sa.Text()),

@@ -146,16 +146,21 @@ async def test_versions_grow_and_only_the_latest_is_surveyed(database: Database)
     await serving(table, WORKSPACE)
     assert await table.get(WORKSPACE) is None
     assert await table.page("", "", None, 10) == []
-    assert await table.changed(WORKSPACE, "https://example.org/a.git") == 1
-    assert await table.changed(WORKSPACE, "https://example.org/a.git") == 2
-    await table.surveyed(WORKSPACE, 1, STATE)
+    earlier = await table.changed(WORKSPACE, "https://example.org/a.git")
+    version = await table.changed(WORKSPACE, "https://example.org/a.git")
+    assert version > earlier
+    await table.surveyed(WORKSPACE, earlier, STATE)
     assert await table.unsurveyed("") == [await table.get(WORKSPACE)]
-    await table.surveyed(WORKSPACE, 2, STATE)
+    await table.surveyed(WORKSPACE, version, STATE)
     record = await table.get(WORKSPACE)
     assert record is not None
-    assert (record.repository, record.version, record.state) == ("https://example.org/a.git", 2, STATE)
+    assert (record.repository, record.version, record.state) == ("https://example.org/a.git", version, STATE)
     assert await table.unsurveyed("") == []
     assert await table.changed(WorkspaceId("no", "body"), "x") == 0
+    # A later life of the workspace is none of the versions of this one.
+    await table.remove("warm0001")
+    await serving(table, WORKSPACE)
+    assert await table.changed(WORKSPACE, "https://example.org/a.git") >= version
 
 
 async def test_pages_follow_each_other_and_digests_add_up(database: Database) -> None:
