@@ -28,7 +28,15 @@ def main() -> int:
     cloud = Cloud(options.root, Troubles(options.create_latency, options.creations_per_second))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
     sys.stderr.write(f"E2B_API_KEY=any E2B_API_URL={url} E2B_SANDBOX_URL={url}\n")
-    config = uvicorn.Config(fake_e2b_app(cloud), log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        fake_e2b_app(cloud),
+        # uvloop's children inherit what is inheritable, the ends of each other's pipes too: what one leaves running in the
+        # background would hold the output of another open.
+        loop="asyncio",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
     try:
         uvicorn.Server(config).run(sockets=[sock])
     except KeyboardInterrupt:
