@@ -397,16 +397,16 @@ class DataPlane:
             await asyncio.sleep(_SHADOW_S)
             await self._evidence.flush()
             try:
-                relaxed = (await self._noise.read()).relaxed
+                relaxed = (await asyncio.shield(self._noise.read())).relaxed
                 self._shadow.relax(relaxed)
                 if relaxed != self._relaxed:
                     self._relaxed = relaxed
                     self._say_rules()
                 if not has_secret:
-                    self._shadow.use_secret(await self._evidence.secret(self._secret))
+                    self._shadow.use_secret(await asyncio.shield(self._evidence.secret(self._secret)))
                     has_secret = True
                 if (noise := self._shadow.next_noise()) is not None:
-                    await self._published.publish_noise(self._name, self._incarnation, *noise)
+                    await asyncio.shield(self._published.publish_noise(self._name, self._incarnation, *noise))
             except REDIS_ERRORS:
                 # What was accepted before stays accepted.
                 continue

@@ -130,7 +130,8 @@ class DrillFollower:
 
     async def look(self) -> None:
         """Does what is ordered now, and tells what was seen."""
-        could_ask, order = await self._orders.order()
+        # Shielded: a call that is cut off at the moment of its time limit may take the cancellation with it.
+        could_ask, order = await asyncio.shield(self._orders.order())
         now = self._clock()
         if not could_ask:
             order = self.order
@@ -142,7 +143,7 @@ class DrillFollower:
         if before is not None and not self._is_on:
             self._ended = before, now
         if self.order is not None:
-            await self._orders.note(self.order.drill, self._note())
+            await asyncio.shield(self._orders.note(self.order.drill, self._note()))
 
     def _take(self, order: DrillOrder | None) -> None:
         known = self.order

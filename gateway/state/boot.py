@@ -52,17 +52,21 @@ class WriteBack:
         self._store = store
 
     async def run(self) -> None:
-        """Looks twice a second, for ever."""
+        """Looks twice a second, for ever.
+
+        Every call is shielded: one that is cut off at the moment of its time limit may take the cancellation with it,
+        and whoever ends this process would wait for ever.
+        """
         while True:
             await asyncio.sleep(LOOK_S)
             with suppress(CodecError, *REDIS_ERRORS):
-                if await self._store.offers():
+                if await asyncio.shield(self._store.offers()):
                     await asyncio.sleep(COLLECT_S)
                     await self._put_back()
 
     async def _put_back(self) -> None:
-        stored = await self._store.read()
-        candidates = await self._store.offers()
+        stored = await asyncio.shield(self._store.read())
+        candidates = await asyncio.shield(self._store.offers())
         mine = self._feed.remembered()
         if mine is not None and self._feed.status().origin is SnapshotOrigin.REDIS:
             candidates.append(replace(mine.policy, latches={**mine.external, **mine.policy.latches}))
@@ -75,7 +79,7 @@ class WriteBack:
         restored = _one_later(candidates)
         if await asyncio.shield(self._store.restore(restored, _entry("write-back", restored))):
             _log.warning("policy_restored", epoch=restored.epoch, remembered_by=len(candidates))
-            await self._store.clear_offers()
+            await asyncio.shield(self._store.clear_offers())
         self._feed.refresh_soon()
 
 
