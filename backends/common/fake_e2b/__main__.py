@@ -30,8 +30,8 @@ def main() -> int:
     sys.stderr.write(f"E2B_API_KEY=any E2B_API_URL={url} E2B_SANDBOX_URL={url}\n")
     config = uvicorn.Config(
         fake_e2b_app(cloud),
-        # uvloop's children inherit what is inheritable, the ends of each other's pipes too: what one leaves running in the
-        # background would hold the output of another open.
+        # uvloop's children inherit the ends of each other's pipes: what one leaves running in the background would hold
+        # the output of another open.
         loop="asyncio",
         log_level="warning",
         access_log=False,
