@@ -23,6 +23,7 @@ PLACE: Final = "environment"
 OTHERS: Final = frozenset(
     {
         "CROSSFADE_CONTROL_URL",
+        "CROSSFADE_DATABASE_PASSWORD_FILE",
         "CROSSFADE_DATABASE_URL",
         "CROSSFADE_FORCE_SECRET",
         "CROSSFADE_FORCE_SECRET_FILE",
