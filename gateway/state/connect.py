@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -19,6 +20,19 @@ REDIS_ERRORS: Final = (RedisError, OSError, TimeoutError)
 RedisClient = Redis
 
 
+class _Shielded(Redis):
+    """A client whose calls go on when nobody waits for them any more; pipelines are as in redis-py.
+
+    One that is cut off in flight spoils its connection, and at the moment of its time limit it may take the
+    cancellation with it: whoever ends the caller would wait for ever.
+    """
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as redis-py's
+        """As in redis-py, to its end."""
+        call = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        return await asyncio.shield(call)
+
+
 def connect(url: str, password_file: Path | None = None) -> RedisClient:
     """Makes a client; connects on first use.
 
@@ -27,7 +41,7 @@ def connect(url: str, password_file: Path | None = None) -> RedisClient:
         password_file: Holds the password, so that it stands in no URL and no argv.
     """
     password = password_file.read_text().strip() if password_file is not None else None
-    return Redis.from_url(
+    return _Shielded.from_url(
         url,
         password=password or None,
         socket_connect_timeout=CONNECT_TIMEOUT_S,
