@@ -197,7 +197,7 @@ async def learnt(redis: RedisClient, run: Crossfade) -> None:
 def test_noise_is_shown_accepted_and_taken_back(run: Crossfade) -> None:
     assert "proposed: shape" in run("noise").out
     accepted = run("noise", "accept", "work.read", "$.at", *REASON, "--json")
-    assert (accepted.code, accepted.document["accepted"]) == (0, {"$.at": "shape"}), accepted.err
+    assert (accepted.code, accepted.document["accepted"]) == (0, {"$.at": ["shape"]}), accepted.err
     assert "accepted: shape" in run("noise").out
     dropped = run("noise", "drop", "work.read", "$.at", *REASON)
     assert dropped.code == 0
