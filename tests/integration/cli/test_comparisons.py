@@ -165,6 +165,11 @@ def test_a_replay_that_cannot_be_meant_is_a_usage_error(run: Crossfade, argument
     assert (refused.code, refused.document["code"]) == (2, "usage")
 
 
+def said_rules(run: Crossfade) -> bool:
+    items = run("consistency", "--json").document["items"]
+    return any(item["target"] == "operation work.read" and item["rules"] for item in items)
+
+
 def rules_in_force(run: Crossfade) -> str:
     """The version of an operation's rules, as the workers say it."""
     found = {item["target"]: item["rules"] for item in run("consistency", "--json").document["items"]}
@@ -180,6 +185,7 @@ async def learnt(redis: RedisClient, run: Crossfade) -> None:
     for n in range(100):
         noise.note_pair([AT] if n % 2 else [], [f"$.leaf{leaf}" for leaf in range(30)])
         noise.note_raw([AT] if n % 2 else [])
+    await until(lambda: said_rules(run), "a worker has said which rules are in force")
     counters.agreement.use({"work.read": rules_in_force(run)})
     counters.compared("work.read", "mismatch")
     for _ in range(999_999):
