@@ -58,6 +58,7 @@ class SandboxPoolManager:
         self._look_s = terms.life_s / _LOOKS if terms.life_s is not None else _LOOK_S
         self._warm: deque[str] = deque()
         self._claiming: set[str] = set()
+        self._making: set[asyncio.Task[None]] = set()
         self._waiting = 0
         self._nobody_waits = asyncio.Event()
         self._nobody_waits.set()
@@ -176,11 +177,17 @@ class SandboxPoolManager:
         self._nobody_waits.clear()
         try:
             await self._learn()
-            if self._warm:
-                return self._warm.popleft()
-            async with self._pace.turn():
-                # One may have become warm while others were made.
-                return self._warm.popleft() if self._warm else await self._maker.make(_labels(workspace))
+            while True:
+                try:
+                    async with self._pace.turn():
+                        # One may have become warm while others were made.
+                        return self._warm.popleft() if self._warm else await self._maker.make(_labels(workspace))
+                except PoolFullError:
+                    # The last of those that there may be is on its way into the pool, perhaps: it will do.
+                    if not self._warm and not self._making:
+                        raise
+                    if not self._warm:
+                        await asyncio.wait(self._making, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiting -= 1
             if not self._waiting:
@@ -276,7 +283,9 @@ class SandboxPoolManager:
             while len(self._warm) + sum(not task.done() for task in making) < self._settings.warm and not any(failures):
                 await self._nobody_waits.wait()
                 await self._pace.begin()
-                making.append(asyncio.create_task(self._make_warm()))
+                making.append(task := asyncio.create_task(self._make_warm()))
+                self._making.add(task)
+                task.add_done_callback(self._making.discard)
                 failures = [task.exception() for task in making if task.done()]
             # Those that succeed are wanted, whatever becomes of the others.
             failures = await asyncio.gather(*making, return_exceptions=True)

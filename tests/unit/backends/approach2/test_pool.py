@@ -100,6 +100,37 @@ async def test_no_more_than_the_maximum_are_made(pool: SandboxPoolManager) -> No
     assert caught.value.code is Code.SANDBOX_UNAVAILABLE
 
 
+class Slow(LocalProvider):
+    """Makes what is to be warm only when it may."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.may = asyncio.Event()
+        self.asked = 0
+
+    async def create(self, name: str, labels: Mapping[str, str] | None = None) -> LocalSandbox:
+        if not labels:
+            self.asked += 1
+            await self.may.wait()
+        return await super().create(name, labels)
+
+
+async def test_a_checkout_gets_the_last_that_there_may_be_while_it_is_being_made_for_the_pool(
+    root: Path, table: SandboxTable
+) -> None:
+    provider = Slow(root)
+    pool = SandboxPoolManager(provider, table, LocalLocks(), PoolSettings(3, 3))
+    await pool.start()
+    await until(lambda: provider.asked == 3, "all that there may be are being made")
+    waiting = [asyncio.create_task(pool.checkout(workspace(number))) for number in range(4)]
+    provider.may.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    refused = [left for left in found if isinstance(left, BaseException)]
+    assert len({sandbox.name for sandbox in found if not isinstance(sandbox, BaseException)}) == 3
+    assert list(map(str, refused)) == ["there are as many sandboxes as there may be"]
+    await pool.aclose()
+
+
 async def test_a_restart_takes_over_what_is_warm_and_removes_what_nobody_knows(
     root: Path, table: SandboxTable, tmp_path: Path
 ) -> None:
