@@ -173,7 +173,7 @@ class DataPlane:
             self._counters,
             _Evidence(self._evidence, self._counters),
             self._plan_of,
-            lambda operation: operation == self._counters.drilled,
+            lambda operation, key: self._drill.compares(operation, key),
             random.random,
             self._secret,
         )

@@ -73,9 +73,13 @@ class DrillOrder:
         """Whether requests of a key see the fault."""
         if key is None:
             return False
-        if key.startswith(PREFIX + self.drill):
+        if self.owns(key):
             return True
         return bool(self.share) and key_hash(_BY + self.drill, key) < share_limit(self.share)
+
+    def owns(self, key: str | None) -> bool:
+        """Whether a key is made up by the drill: nobody was ever told anything under it."""
+        return key is not None and key.startswith(PREFIX + self.drill)
 
     def is_on(self, now: float) -> bool:
         """Whether the fault is to be seen at a time."""

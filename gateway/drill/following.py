@@ -112,6 +112,16 @@ class DrillFollower:
                 return FaultySide(side, order.fault, self._delay_s)
         return side
 
+    def compares(self, operation: str, key: str | None) -> bool:
+        """Whether the sides' answers are compared for a drill, whatever the sides can know of each other.
+
+        Before its fault begins, for its own keys alone: the detector has to see that they agree.
+        """
+        order = self.order
+        if order is None or order.fault is not Fault.MISMATCH or order.operation != operation:
+            return False
+        return order.touches(key) if self._is_on else order.owns(key)
+
     def policy_changed(self) -> None:
         """The policy in force was replaced: notes when new is out."""
         order, snapshot = self.order, self._snapshot()

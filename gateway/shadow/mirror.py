@@ -45,7 +45,7 @@ class Mirror:
         observer: ShadowObserver,
         evidence: EvidenceSink,
         plan_of: Callable[[str], Plan | None],
-        is_drilled: Callable[[str], bool],
+        is_drilled: Callable[[str, str | None], bool],
         draw: Callable[[], float],
         secret: bytes,
     ) -> None:
@@ -59,7 +59,7 @@ class Mirror:
             observer: Counts.
             evidence: Keeps what differs.
             plan_of: The plan in force of an operation: a kill is not outrun by who waits.
-            is_drilled: Whether a drill makes an operation's answers differ.
+            is_drilled: Whether the answers to an operation and key are compared for a drill.
             draw: Random numbers from 0 to 1, for the sample that is learnt from.
             secret: Key of digests in evidence.
         """
@@ -200,10 +200,11 @@ class Mirror:
         """Whether the other side cannot know what this one was told.
 
         Up to `shadow_read` an operator may have copied what old holds. From `live` on each side is told things of its
-        own, and nobody carries them over. A drill means to differ.
+        own, and nobody carries them over. Of a drill's keys neither side was told anything.
         """
         plan = read.plan
-        return plan.group.writes is Writes.NONE and plan.stage in _MOVED and not self._is_drilled(plan.operation.name)
+        is_moved = plan.group.writes is Writes.NONE and plan.stage in _MOVED
+        return is_moved and not self._is_drilled(plan.operation.name, read.key)
 
     def _full(self) -> Unmirrored:
         """Which queue it is that fills the budget."""

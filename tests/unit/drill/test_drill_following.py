@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.core.drill import DrillOrder, Fault, WorkerNote
+from gateway.core.drill import PREFIX, DrillOrder, Fault, WorkerNote
 from gateway.core.model import Ppm
 from gateway.drill.following import DrillFollower
 
@@ -94,3 +94,30 @@ async def test_it_ends_by_the_clock_when_nobody_can_be_asked(
     clock.now = 120.0
     await follower.look()
     assert follower.active is None
+
+
+async def test_the_keys_of_a_drill_are_compared_from_the_beginning_and_others_while_its_fault_is_on(
+    follower: DrillFollower, standing: Standing, clock: FakeClock
+) -> None:
+    standing.order_ = replace(ORDER, fault=Fault.MISMATCH, share=Ppm(1_000_000))
+    mine, anybodys = f"{PREFIX}d1-7", "agent-1"
+    await follower.look()
+    assert follower.compares("a", mine)
+    assert not follower.compares("a", anybodys)
+    assert not follower.compares("b", mine)
+    assert not follower.compares("a", f"{PREFIX}d2-7")
+    clock.now = 110.0
+    await follower.look()
+    assert follower.compares("a", mine)
+    assert follower.compares("a", anybodys)
+    assert not follower.compares("a", None)
+    clock.now = 120.0
+    await follower.look()
+    assert not follower.compares("a", mine)
+
+
+async def test_no_other_fault_compares(follower: DrillFollower, clock: FakeClock) -> None:
+    clock.now = 110.0
+    await follower.look()
+    assert follower.active == ORDER
+    assert not follower.compares("a", f"{PREFIX}d1-7")
