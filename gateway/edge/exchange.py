@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from gateway.core.model import Headers
 from gateway.core.refusal import Refusal
+from gateway.edge.arrival import Arrival
 from gateway.edge.lane_choice import Lane
-from gateway.edge.passage import Arrival
 from gateway.edge.problem import problem
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from gateway.core.mirroring import Unmirrored
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
+from gateway.edge.arrival import Arrival, too_large
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import Arrival, Passage, outcome_of_fault, too_large
+from gateway.edge.passage import Passage, outcome_of_fault
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
 from gateway.edge.watch import ClientGoneError, watched

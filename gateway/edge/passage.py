@@ -7,7 +7,7 @@ waits, reads a socket or writes to one. It must not know ASGI, connections or ta
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -42,6 +42,7 @@ from gateway.core.outcome import Outcome
 from gateway.core.refusal import JSONRPC_PARSE_ERROR, Refusal
 from gateway.core.snapshot import Plan, Snapshot
 from gateway.core.stages import Route
+from gateway.edge.arrival import Arrival, too_large
 from gateway.edge.plane import Plane
 from gateway.edge.problem import STATUS, Problem, RpcShape, problem
 from gateway.errors import Phase, UpstreamError
@@ -58,33 +59,6 @@ _BROKEN_OFF: Final = "broken_off"
 _MAX_FORWARDS_DIGITS: Final = 9
 # RFC 9110 §7.6.2: a larger value may be lowered to the largest that the recipient supports.
 _MAX_FORWARDS: Final = 10**_MAX_FORWARDS_DIGITS
-
-
-@dataclass(slots=True)
-class Arrival:
-    """A request as the connection knows it when its head is complete.
-
-    Attributes:
-        method: As sent.
-        target: In origin-form.
-        headers: All of them, lower-case names.
-        peer: Address of the connection's other end, empty when it has none.
-        scheme: `http` or `https`.
-        version: `1.1` or `1.0`.
-        length: Declared length of the body; None when it is chunked.
-        has_body: Whether the client declared a body at all.
-        upgrade: The protocols it asks to switch to, or None.
-    """
-
-    method: str
-    target: bytes
-    headers: Headers
-    peer: str
-    scheme: str
-    version: str
-    length: int | None
-    has_body: bool
-    upgrade: bytes | None = None
 
 
 class Passage:
@@ -747,11 +721,6 @@ def outcome_of_fault(error: BaseException, *, started: bool) -> Outcome:
         return Outcome.FAILURE
     # Else the client: one that does not take its answer is the same as one that left.
     return Outcome.CLIENT_GONE if started else Outcome.REFUSED
-
-
-def too_large(limit: int) -> Refusal:
-    """The refusal of a body over a limit."""
-    return Refusal(ErrorCode.BODY_TOO_LARGE, f"the body is larger than {limit} bytes", close=True)
 
 
 def _rpc_id(message: dict[str, object]) -> str | int | None:
