@@ -54,6 +54,7 @@ class _Means:
 
     Attributes:
         limits: Of each command.
+        is_logged: Who writes, says so (`fencing`).
         threads: For files. Not the loop's own, which look up names of hosts: those may take long, and callers choose
             them.
         abandoned_s: What lies about half done for longer has been left by who made it.
@@ -62,6 +63,7 @@ class _Means:
     limits: Limits
     threads: ThreadPoolExecutor
     abandoned_s: float
+    is_logged: bool
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Blocking work; it has ended when this returns or raises, also when it raises a cancellation."""
@@ -86,20 +88,24 @@ class _InsideNow:
 class LocalProvider:
     """Implements `SandboxProvider` below one directory."""
 
-    def __init__(self, root: Path, limits: Limits | None = None, *, is_shared: bool = False) -> None:
+    def __init__(
+        self, root: Path, limits: Limits | None = None, *, is_shared: bool = False, is_logged: bool = False
+    ) -> None:
         """Makes the directory; it must be the service's own.
 
         Args:
             root: Where sandboxes lie.
             limits: Of each command.
             is_shared: Other instances of the service work there as well.
+            is_logged: Who writes under a fence, says so in the sandbox (`fencing`).
 
         Raises:
             OSError: It cannot be made, or belongs to somebody else.
         """
         self._root = root
         abandoned_s = _ABANDONED_S if is_shared else 0.0
-        self._means = _Means(limits or Limits(), ThreadPoolExecutor(_THREADS, "sandbox-files"), abandoned_s)
+        threads = ThreadPoolExecutor(_THREADS, "sandbox-files")
+        self._means = _Means(limits or Limits(), threads, abandoned_s, is_logged)
         self._sandboxes: dict[str, LocalSandbox] = {}
         self._opening = asyncio.Lock()
         self._is_root = os.geteuid() == 0
@@ -305,20 +311,21 @@ class LocalSandbox:
             async with self._inside() as tree:
                 return await self._run(command, tree, keep_bytes)
 
-    async def _write(self, work: Callable[[], T]) -> T:
+    async def _write(self, work: Callable[[], T], what: str) -> T:
         """Blocking work that changes something here, under the fence."""
 
         def under_fence() -> T:
             if self._fence is None:
                 return work()
-            with passing(self._box, self.uid, self._fence):
+            with passing(self._box, self.uid, self._fence, what if self._means.is_logged else None):
                 return work()
 
         return await self._means.in_thread(under_fence)
 
     async def _run(self, command: Command, directory: Path, keep_bytes: int) -> Finished:
         if self._fence is not None:
-            command = guarded(command, str(self._box / DIRECTORY), self._fence)
+            place = str(self._box / DIRECTORY)
+            command = guarded(command, place, self._fence, is_logged=self._means.is_logged)
         async with serving(command, self._home, self.uid) as far:
             program = Program(
                 far.command.argv,
@@ -338,7 +345,7 @@ class LocalSandbox:
     async def settle_clone(self, name: str, remote_url: str) -> None:
         """See `Sandbox.settle_clone`."""
         before = self._inside_now.clone
-        self._inside_now.clone = await self._write(lambda: self._settle_clone(name, remote_url))
+        self._inside_now.clone = await self._write(lambda: self._settle_clone(name, remote_url), "settle_clone")
         if before is not None:
             await to_the_end(self._clear(before["tree"]))
 
@@ -356,7 +363,7 @@ class LocalSandbox:
     async def retire(self) -> bool:
         """See `Sandbox.retire`."""
         try:
-            return await self._write(self._retire)
+            return await self._write(self._retire, "retire")
         except OSError as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"a sandbox cannot be removed: {exc.strerror}") from exc
 
@@ -372,7 +379,7 @@ class LocalSandbox:
 
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""
-        await self._write(self._prepare)
+        await self._write(self._prepare, "prepare")
 
     def _prepare(self) -> None:
         clone = self._clone()
@@ -406,7 +413,7 @@ class LocalSandbox:
     async def remove_stale_locks(self) -> None:
         """See `Sandbox.remove_stale_locks`."""
         async with self._inside() as tree:
-            await self._write(lambda: _remove_locks(tree / ".git"))
+            await self._write(lambda: _remove_locks(tree / ".git"), "remove_stale_locks")
 
     async def objects_directory(self) -> str:
         """See `Sandbox.objects_directory`."""
@@ -435,12 +442,12 @@ class LocalSandbox:
     async def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
         async with self._inside() as tree:
-            await self._write(lambda: self._files(tree).write(path, content))
+            await self._write(lambda: self._files(tree).write(path, content), "write_file")
 
     async def delete_file(self, path: str) -> None:
         """See `Sandbox.delete_file`."""
         async with self._inside() as tree:
-            await self._write(lambda: self._files(tree).delete(path))
+            await self._write(lambda: self._files(tree).delete(path), "delete_file")
 
     async def list_directory(self, path: str) -> list[Entry]:
         """See `Sandbox.list_directory`."""
