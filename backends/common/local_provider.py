@@ -20,7 +20,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -206,6 +206,8 @@ class LocalProvider:
             if uid is not None:
                 os.chown(directory, uid, uid)
         building.chmod(0o711 if self._is_root else 0o700)
+        # What is left of one of that name that died: it was not found, and is in the way.
+        self._remove(name)
         building.rename(self._root / name)
         return LocalSandbox(name, self._root / name, uid, self._means)
 
@@ -262,8 +264,8 @@ class LocalSandbox:
             self._inside_now.clone = clone
 
     def is_there(self) -> bool:
-        """Whether nobody removed it behind the service's back."""
-        return self._home.is_dir()
+        """Whether nobody removed it, or the part that commands work in, behind the service's back."""
+        return self._home.is_dir() and self._box.is_dir()
 
     async def is_healthy(self) -> bool:
         """See `Sandbox.is_healthy`."""
@@ -303,13 +305,14 @@ class LocalSandbox:
         """See `Sandbox.run`.
 
         Raises:
-            ServiceError: `sandbox_unavailable`: the command could not be started.
+            ServiceError: `sandbox_unavailable`: the command could not be started, or the sandbox is gone.
         """
-        async with self._inside_now.turns:
-            if command.is_outside:
-                return await self._run(command, self._box, keep_bytes)
-            async with self._inside() as tree:
-                return await self._run(command, tree, keep_bytes)
+        with self._explained():
+            async with self._inside_now.turns:
+                if command.is_outside:
+                    return await self._run(command, self._box, keep_bytes)
+                async with self._inside() as tree:
+                    return await self._run(command, tree, keep_bytes)
 
     async def _write(self, work: Callable[[], T], what: str) -> T:
         """Blocking work that changes something here, under the fence."""
@@ -320,7 +323,18 @@ class LocalSandbox:
             with passing(self._box, self.uid, self._fence, what if self._means.is_logged else None):
                 return work()
 
-        return await self._means.in_thread(under_fence)
+        with self._explained():
+            return await self._means.in_thread(under_fence)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever fails in a sandbox that is gone, fails for that."""
+        try:
+            yield
+        except (OSError, ServiceError) as exc:
+            if self.is_there():
+                raise
+            raise _gone() from exc
 
     async def _run(self, command: Command, directory: Path, keep_bytes: int) -> Finished:
         if self._fence is not None:
@@ -337,6 +351,9 @@ class LocalSandbox:
             )
             async with running(program, has_stdin=bool(command.stdin)) as process:
                 finished = await converse(process, command.stdin, keep_bytes)
+        if finished.code and not self.is_there():
+            # What git says of that is as if the repository were at fault.
+            raise _gone()
         finished = replace(finished, stderr=far.stderr + finished.stderr)
         return check_guard(finished) if self._fence is not None else finished
 
@@ -436,8 +453,9 @@ class LocalSandbox:
 
     async def read_file(self, path: str, limit: int) -> tuple[bytes, int]:
         """See `Sandbox.read_file`."""
-        async with self._inside() as tree:
-            return await self._means.in_thread(lambda: self._files(tree).read(path, limit))
+        with self._explained():
+            async with self._inside() as tree:
+                return await self._means.in_thread(lambda: self._files(tree).read(path, limit))
 
     async def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
@@ -451,8 +469,9 @@ class LocalSandbox:
 
     async def list_directory(self, path: str) -> list[Entry]:
         """See `Sandbox.list_directory`."""
-        async with self._inside() as tree:
-            return await self._means.in_thread(lambda: self._files(tree).entries(path))
+        with self._explained():
+            async with self._inside() as tree:
+                return await self._means.in_thread(lambda: self._files(tree).entries(path))
 
     # --- who is inside ---------------------------------------------------------------------------------------------
 
@@ -467,7 +486,8 @@ class LocalSandbox:
             self._inside_now.visitors[name] -= 1
             if not self._inside_now.visitors[name]:
                 del self._inside_now.visitors[name]
-                if name != self._clone()["tree"]:
+                now = self._inside_now.clone
+                if now is None or name != now["tree"]:
                     await to_the_end(self._clear(name))
 
     async def _clear(self, name: str) -> None:
@@ -495,6 +515,10 @@ def _read_clone(home: Path) -> dict[str, str] | None:
     except (ValueError, KeyError, TypeError) as exc:
         # What is there belongs to somebody, whatever the note has become: nothing is tidied up for that.
         raise _damaged() from exc
+
+
+def _gone() -> ServiceError:
+    return ServiceError(Code.SANDBOX_UNAVAILABLE, "the sandbox is gone")
 
 
 def _damaged() -> ServiceError:
