@@ -176,13 +176,14 @@ class LocalProvider:
             self._users.release(sandbox.uid, self._root / name)
 
     async def names(self) -> list[str]:
-        """Every sandbox there is.
+        """Every sandbox there is. One whose box is gone is none.
 
         Raises:
             ServiceError: `sandbox_unavailable`: the machine does not say.
         """
         try:
-            return sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name))
+            paths = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name)]
+            return sorted(path.name for path in paths if (path / "box").is_dir())
         except OSError as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"no sandbox can be listed: {exc.strerror}") from exc
 
