@@ -55,6 +55,10 @@ class LeakSweep:
     async def _look(self, row: Assigned) -> None:
         """Removes a row whose sandbox is gone or was never used, unless somebody works there."""
         try:
+            if await self._locks.is_held(row.workspace):
+                # Whoever is there finds out. Where many sandboxes died under many callers, waiting for each of them
+                # in turn would keep an instance from starting for minutes.
+                return
             async with self._locks.hold(row.workspace):
                 if await self._table.find(row.workspace) != row.name:
                     return

@@ -86,13 +86,19 @@ class Dispatcher:
         """
         working = asyncio.create_task(work)
         self._running.add(working)
-        working.add_done_callback(self._running.discard)
+        working.add_done_callback(self._ended)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
             working.cancel()
             await asyncio.wait([working])
             raise
+
+    def _ended(self, working: asyncio.Task[Any]) -> None:
+        self._running.discard(working)
+        if not working.cancelled():
+            # Marks it as seen: whoever has left does not wait for how it failed.
+            working.exception()
 
     async def _within_deadline(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:

@@ -74,6 +74,7 @@ class E2BSettings:
         api_url: Of the control plane; None = of the SDK.
         sandbox_url: Of the plane inside of sandboxes; None = of the SDK.
         network: As the SDK takes it: for example the rules by which the cloud's proxy adds a secret to requests.
+        is_logged: Who writes under a fence, says so in the sandbox (`fencing`).
     """
 
     service: str
@@ -84,6 +85,7 @@ class E2BSettings:
     api_url: str | None = None
     sandbox_url: str | None = None
     network: Mapping[str, Any] | None = None
+    is_logged: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -154,7 +156,7 @@ class E2BProvider:
                         **more,
                         **settings.options,
                     )
-            sandbox = E2BSandbox(name, made, settings.life_s)
+            sandbox = E2BSandbox(name, made, settings)
             try:
                 await sandbox.set_up()
             except BaseException:
@@ -177,7 +179,7 @@ class E2BProvider:
                     made = await AsyncSandbox.connect(
                         info.sandbox_id, timeout=self._settings.life_s, **self._settings.options
                     )
-                    sandbox = E2BSandbox(name, made, self._settings.life_s)
+                    sandbox = E2BSandbox(name, made, self._settings)
                     await sandbox.look()
                     return self._sandboxes.setdefault(name, sandbox)
         return None
@@ -243,7 +245,7 @@ class E2BSandbox:
 
     name: str
     _made: AsyncSandbox
-    _life_s: int
+    _settings: E2BSettings
     _known: _Known = field(default_factory=_Known)
     _home: str = ""
     _fence: Fence = None
@@ -277,10 +279,10 @@ class E2BSandbox:
         Asked for at every operation, so the cloud is asked only when a good part of its life has passed.
         """
         now = time.monotonic()
-        if now - self._known.prolonged_at < self._life_s / 10:
+        if now - self._known.prolonged_at < self._settings.life_s / 10:
             return True
         try:
-            await self._made.set_timeout(self._life_s)
+            await self._made.set_timeout(self._settings.life_s)
         except _GONE:
             return False
         self._known.prolonged_at = now
@@ -290,7 +292,7 @@ class E2BSandbox:
         """See `Sandbox.is_healthy`. Its whole life is before it afterwards."""
         try:
             async with _explained():
-                await self._made.set_timeout(self._life_s)
+                await self._made.set_timeout(self._settings.life_s)
                 self._known.prolonged_at = time.monotonic()
                 return bool(await self._made.is_running(request_timeout=_REQUEST_S))
         except ServiceError:
@@ -321,7 +323,8 @@ class E2BSandbox:
             argv = tuple(part for part in command.argv if not part.endswith(f"={CONNECT}"))
             command = replace(command, argv=argv, served=None)
         if self._fence is not None:
-            command = guarded(command, f"{self._base}/{DIRECTORY}", self._fence)
+            place = f"{self._base}/{DIRECTORY}"
+            command = guarded(command, place, self._fence, is_logged=self._settings.is_logged)
         finished = await self._run(command, keep_bytes)
         return check_guard(finished) if self._fence is not None else finished
 
@@ -408,7 +411,8 @@ class E2BSandbox:
 
     async def settle_clone(self, name: str, remote_url: str) -> None:
         """See `Sandbox.settle_clone`."""
-        settling = Command(("sh", "-c", e2b_scripts.SETTLE, "sh", name), stdin=remote_url.encode(), is_outside=True)
+        argv = ("sh", "-c", e2b_scripts.SETTLE, "sh", name)
+        settling = Command(argv, stdin=remote_url.encode(), is_outside=True, what="settle_clone")
         done = await to_the_end(self.run(settling, keep_bytes=0))
         if done.code:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, "the clone could not be put in its place")
@@ -418,11 +422,13 @@ class E2BSandbox:
     async def discard_clone(self, name: str) -> None:
         """See `Sandbox.discard_clone`."""
         with contextlib.suppress(ServiceError):
-            await self.run(Command(("rm", "-rf", "--", name), is_outside=True), keep_bytes=0)
+            removing = Command(("rm", "-rf", "--", name), is_outside=True, what="discard_clone")
+            await self.run(removing, keep_bytes=0)
 
     async def retire(self) -> bool:
         """See `Sandbox.retire`."""
-        done = await self.run(Command(("sh", "-c", e2b_scripts.RETIRE), is_outside=True), keep_bytes=0)
+        retiring = Command(("sh", "-c", e2b_scripts.RETIRE), is_outside=True, what="retire")
+        done = await self.run(retiring, keep_bytes=0)
         return done.code == 0
 
     async def prepare(self) -> None:
@@ -431,7 +437,7 @@ class E2BSandbox:
     async def remove_stale_locks(self) -> None:
         """See `Sandbox.remove_stale_locks`."""
         words = ("find", ".git", "-name", "objects", "-prune", "-o", "-name", "*.lock", "-exec", "rm", "-f", "{}", "+")
-        await self.run(Command(words), keep_bytes=0)
+        await self.run(Command(words, what="remove_stale_locks"), keep_bytes=0)
 
     async def objects_directory(self) -> str:
         """See `Sandbox.objects_directory`."""
@@ -447,22 +453,22 @@ class E2BSandbox:
 
     async def read_file(self, path: str, limit: int) -> tuple[bytes, int]:
         """See `Sandbox.read_file`."""
-        done = await self._script(e2b_scripts.READ, _file(path), str(limit), keep_bytes=limit + 32)
+        done = await self._script("read_file", e2b_scripts.READ, _file(path), str(limit), keep_bytes=limit + 32)
         size, _, content = done.stdout.partition(b"\n")
         return content, int(size)
 
     async def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
-        await self._script(e2b_scripts.WRITE, _file(path), stdin=content)
+        await self._script("write_file", e2b_scripts.WRITE, _file(path), stdin=content)
 
     async def delete_file(self, path: str) -> None:
         """See `Sandbox.delete_file`."""
-        await self._script(e2b_scripts.DELETE, _file(path))
+        await self._script("delete_file", e2b_scripts.DELETE, _file(path))
 
     async def list_directory(self, path: str) -> list[Entry]:
         """See `Sandbox.list_directory`."""
         parts = split_path(path)
-        done = await self._script(e2b_scripts.LIST, "/".join(parts), keep_bytes=16 << 20)
+        done = await self._script("list_directory", e2b_scripts.LIST, "/".join(parts), keep_bytes=16 << 20)
         rows = [row.split(b" ", 2) for row in done.stdout.split(b"\0") if row]
         rows = [row for row in rows if not is_git_directory(row[2].decode(errors="replace"))]
         if len(rows) > LIST_LIMIT or done.truncated:
@@ -477,8 +483,9 @@ class E2BSandbox:
             for kind, size, name in sorted(rows, key=lambda row: row[2])
         ]
 
-    async def _script(self, text: str, *arguments: str, stdin: bytes = b"", keep_bytes: int = 0) -> Finished:
-        done = await self.run(Command(("sh", "-c", text, "sh", *arguments), stdin=stdin), keep_bytes=keep_bytes)
+    async def _script(self, what: str, text: str, *arguments: str, stdin: bytes = b"", keep_bytes: int = 0) -> Finished:
+        command = Command(("sh", "-c", text, "sh", *arguments), stdin=stdin, what=what)
+        done = await self.run(command, keep_bytes=keep_bytes)
         match done.code:
             case 0:
                 return done

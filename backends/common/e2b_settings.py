@@ -12,7 +12,7 @@ from backends.common.e2b_provider import E2BProvider, E2BSettings
 _LIFE_S: Final = 1800
 
 
-def e2b_provider(name: str, env: MutableMapping[str, str]) -> E2BProvider:
+def e2b_provider(name: str, env: MutableMapping[str, str], *, is_logged: bool = False) -> E2BProvider:
     """Reads the environment, and removes the key from it.
 
     `E2B_API_KEY[_FILE]`, `E2B_API_URL`, `E2B_SANDBOX_URL`, `CROSSFADE_E2B_TEMPLATE`, `CROSSFADE_E2B_LIFE_S`,
@@ -21,6 +21,7 @@ def e2b_provider(name: str, env: MutableMapping[str, str]) -> E2BProvider:
     Args:
         name: Of the service.
         env: The environment.
+        is_logged: Who writes, says so in the sandbox (`fencing`).
 
     Raises:
         ValueError: Something is missing or wrong.
@@ -41,6 +42,7 @@ def e2b_provider(name: str, env: MutableMapping[str, str]) -> E2BProvider:
             api_url=env.get("E2B_API_URL") or None,
             sandbox_url=env.get("E2B_SANDBOX_URL") or None,
             network=_network(env.get("CROSSFADE_E2B_NETWORK")),
+            is_logged=is_logged,
         )
     )
 

@@ -4,15 +4,22 @@ Beside the repository lie `.crossfade/lock`, which a command holds by flock(2) a
 `.crossfade/fence`, the greatest number that came this way. A command with a lower number does nothing: its service has
 lost the lock, and somebody else works here. The same few lines of shell do it on every provider; what the service does
 itself in a directory of its own machine is done by `passing`.
+
+Where the operator wants it, each of them says in `.crossfade/writers`, while it holds the lock, when it begins and when
+it ends. It is there to be looked at, by people and by tests: nothing of the services reads it.
+
+    <writer> <fence> begin <what>    16 hexadecimal digits that no other writer has, the number of its hold, a word
+    <writer> <fence> end             missing where the writer was killed
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,36 +30,51 @@ from backends.common.locks import busy
 from backends.common.sandbox import Finished
 
 DIRECTORY: Final = ".crossfade"
+WRITERS: Final = "writers"
 FLOCK_S: Final = 10
 """Longest wait for a command of another hold, which is ending."""
 _POLL_S: Final = 0.005
 _BUSY: Final = 113
 _LOST: Final = 114
+_GONE: Final = 115
 """Exit codes that git does not use."""
 
+# Only the last directory is made: a sandbox that is gone must not rise again as an empty one. A log that cannot be
+# written keeps nobody from work. Where there is one the shell stays, with the lock, until it has said how it ended;
+# whoever kills the group kills both.
 _GUARD: Final = f"""set -eu
-place=$1 mine=$2; shift 2
+place=$1 mine=$2 writer=$3 what=$4; shift 4
 umask 077
-mkdir -p "$place"
-exec 9>>"$place/lock"
+[ -d "$place" ] || mkdir "$place" 2>/dev/null || [ -d "$place" ] || exit {_GONE}
+command exec 9>>"$place/lock" || exit {_GONE}
 flock -w {FLOCK_S} 9 || exit {_BUSY}
 last=0
 if [ -f "$place/fence" ]; then read -r last <"$place/fence" || last=0; fi
 if [ "$mine" -lt "$last" ]; then exit {_LOST}; fi
-if [ "$mine" -gt "$last" ]; then echo "$mine" >"$place/fence.new" && mv "$place/fence.new" "$place/fence"; fi
-exec "$@"
+if [ "$mine" -gt "$last" ]; then
+  {{ echo "$mine" >"$place/fence.new" && mv "$place/fence.new" "$place/fence"; }} || exit {_GONE}
+fi
+[ -n "$writer" ] || exec "$@"
+say() {{ {{ echo "$writer $mine $*" >>"$place/{WRITERS}"; }} 2>/dev/null || :; }}
+say begin "$what"
+code=0
+"$@" || code=$?
+say end
+exit "$code"
 """
 
 
-def guarded(command: Command, place: str, fence: int) -> Command:
+def guarded(command: Command, place: str, fence: int, *, is_logged: bool = False) -> Command:
     """A command that runs under a fence.
 
     Args:
         command: What to run.
         place: Path of `.crossfade`, in the sandbox.
         fence: Number of the hold.
+        is_logged: It says in `.crossfade/writers` when it begins and ends.
     """
-    return replace(command, argv=("sh", "-c", _GUARD, "sh", place, str(fence), *command.argv))
+    writer = _new_writer() if is_logged else ""
+    return replace(command, argv=("sh", "-c", _GUARD, "sh", place, str(fence), writer, command.what, *command.argv))
 
 
 def check_guard(finished: Finished) -> Finished:
@@ -60,26 +82,29 @@ def check_guard(finished: Finished) -> Finished:
 
     Raises:
         ServiceError: `lock_lost`: a later hold has come this way. `workspace_busy`: a command of another hold does not
-            end. Nothing was done.
+            end. `sandbox_unavailable`: there is nothing to lock. Nothing was done.
     """
     if finished.code == _LOST:
         raise _lost()
     if finished.code == _BUSY:
         raise busy()
+    if finished.code == _GONE:
+        raise ServiceError(Code.SANDBOX_UNAVAILABLE, "the sandbox is gone, or nothing can be written there")
     return finished
 
 
 @contextmanager
-def passing(box: Path, owner: int | None, fence: int) -> Iterator[None]:
+def passing(box: Path, owner: int | None, fence: int, logged_as: str | None = None) -> Iterator[None]:
     """Holds the lock of a directory on this machine while the block runs, as a guarded command does. Blocking.
 
     Args:
         box: Where `.crossfade` lies; whoever owns it may have planted links there.
         owner: User (and group) that it belongs to, or None for the service's own.
         fence: Number of the hold.
+        logged_as: A word for what is done, which is then said in `.crossfade/writers`.
 
     Raises:
-        ServiceError: As `check_guard`.
+        ServiceError: `lock_lost`, `workspace_busy`, as `check_guard` has it.
         OSError: The directory cannot be used.
     """
     plain = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -100,7 +125,32 @@ def passing(box: Path, owner: int | None, fence: int) -> Iterator[None]:
                         # Digits never become fewer, so what is there is overwritten whole.
                         os.pwrite(number, b"%d\n" % fence, 0)
                 # The lock falls with its descriptor.
-                yield
+                with nullcontext() if logged_as is None else _logged(place, owner, fence, logged_as):
+                    yield
+
+
+@contextmanager
+def _logged(place: int, owner: int | None, fence: int, what: str) -> Iterator[None]:
+    writer = _new_writer()
+    # O_NONBLOCK: a pipe that was planted there would hold up the thread.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with ExitStack() as opened:
+        log: int | None = None
+
+        def say(text: str) -> None:
+            if log is not None:
+                with suppress(OSError):
+                    os.write(log, f"{writer} {fence} {text}\n".encode())
+
+        # A log that cannot be written keeps nobody from work.
+        with suppress(OSError):
+            log = opened.enter_context(_opened(WRITERS, flags, place))
+            _give(log, owner)
+        say(f"begin {what}")
+        try:
+            yield
+        finally:
+            say("end")
 
 
 @contextmanager
@@ -128,6 +178,10 @@ def _take(lock: int) -> None:
             time.sleep(_POLL_S)
         else:
             return
+
+
+def _new_writer() -> str:
+    return secrets.token_hex(8)
 
 
 def _lost() -> ServiceError:

@@ -125,6 +125,7 @@ class Command:
         stdin: What it reads.
         served: The local remote that it talks to.
         is_outside: It runs beside the repository, where a clone is made.
+        what: A word for it, for whoever looks at what was run.
     """
 
     argv: tuple[str, ...]
@@ -132,6 +133,7 @@ class Command:
     stdin: bytes = b""
     served: Served | None = None
     is_outside: bool = False
+    what: str = "command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,7 @@ def git(subcommand: str, *arguments: str, global_config: str, how: How = How()) 
     if how.talk is not None and how.talk.token is not None and served is None:
         env |= _with_token(how.talk.remote.url, how.talk.token)
     env |= _with_identity(how.identity)
-    return Command(tuple(argv), env, how.stdin, served, how.is_outside)
+    return Command(tuple(argv), env, how.stdin, served, how.is_outside, subcommand)
 
 
 def script(text: str, *arguments: str, global_config: str, how: How = How()) -> Command:
@@ -213,7 +215,7 @@ def script(text: str, *arguments: str, global_config: str, how: How = How()) -> 
     if how.is_read:
         env["GIT_OPTIONAL_LOCKS"] = "0"
     env |= _with_identity(how.identity)
-    return Command(("sh", "-c", whole, "sh", *arguments), env, how.stdin, None, how.is_outside)
+    return Command(("sh", "-c", whole, "sh", *arguments), env, how.stdin, None, how.is_outside, "script")
 
 
 def read_request_time(text: str) -> datetime | None:

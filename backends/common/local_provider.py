@@ -20,7 +20,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +54,7 @@ class _Means:
 
     Attributes:
         limits: Of each command.
+        is_logged: Who writes, says so (`fencing`).
         threads: For files. Not the loop's own, which look up names of hosts: those may take long, and callers choose
             them.
         abandoned_s: What lies about half done for longer has been left by who made it.
@@ -62,6 +63,7 @@ class _Means:
     limits: Limits
     threads: ThreadPoolExecutor
     abandoned_s: float
+    is_logged: bool
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Blocking work; it has ended when this returns or raises, also when it raises a cancellation."""
@@ -86,20 +88,24 @@ class _InsideNow:
 class LocalProvider:
     """Implements `SandboxProvider` below one directory."""
 
-    def __init__(self, root: Path, limits: Limits | None = None, *, is_shared: bool = False) -> None:
+    def __init__(
+        self, root: Path, limits: Limits | None = None, *, is_shared: bool = False, is_logged: bool = False
+    ) -> None:
         """Makes the directory; it must be the service's own.
 
         Args:
             root: Where sandboxes lie.
             limits: Of each command.
             is_shared: Other instances of the service work there as well.
+            is_logged: Who writes under a fence, says so in the sandbox (`fencing`).
 
         Raises:
             OSError: It cannot be made, or belongs to somebody else.
         """
         self._root = root
         abandoned_s = _ABANDONED_S if is_shared else 0.0
-        self._means = _Means(limits or Limits(), ThreadPoolExecutor(_THREADS, "sandbox-files"), abandoned_s)
+        threads = ThreadPoolExecutor(_THREADS, "sandbox-files")
+        self._means = _Means(limits or Limits(), threads, abandoned_s, is_logged)
         self._sandboxes: dict[str, LocalSandbox] = {}
         self._opening = asyncio.Lock()
         self._is_root = os.geteuid() == 0
@@ -170,13 +176,14 @@ class LocalProvider:
             self._users.release(sandbox.uid, self._root / name)
 
     async def names(self) -> list[str]:
-        """Every sandbox there is.
+        """Every sandbox there is. One whose box is gone is none.
 
         Raises:
             ServiceError: `sandbox_unavailable`: the machine does not say.
         """
         try:
-            return sorted(path.name for path in self._root.iterdir() if _NAME.fullmatch(path.name))
+            paths = [path for path in self._root.iterdir() if _NAME.fullmatch(path.name)]
+            return sorted(path.name for path in paths if (path / "box").is_dir())
         except OSError as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"no sandbox can be listed: {exc.strerror}") from exc
 
@@ -200,6 +207,8 @@ class LocalProvider:
             if uid is not None:
                 os.chown(directory, uid, uid)
         building.chmod(0o711 if self._is_root else 0o700)
+        # What is left of one of that name that died: it was not found, and is in the way.
+        self._remove(name)
         building.rename(self._root / name)
         return LocalSandbox(name, self._root / name, uid, self._means)
 
@@ -256,8 +265,8 @@ class LocalSandbox:
             self._inside_now.clone = clone
 
     def is_there(self) -> bool:
-        """Whether nobody removed it behind the service's back."""
-        return self._home.is_dir()
+        """Whether nobody removed it, or the part that commands work in, behind the service's back."""
+        return self._home.is_dir() and self._box.is_dir()
 
     async def is_healthy(self) -> bool:
         """See `Sandbox.is_healthy`."""
@@ -297,28 +306,41 @@ class LocalSandbox:
         """See `Sandbox.run`.
 
         Raises:
-            ServiceError: `sandbox_unavailable`: the command could not be started.
+            ServiceError: `sandbox_unavailable`: the command could not be started, or the sandbox is gone.
         """
-        async with self._inside_now.turns:
-            if command.is_outside:
-                return await self._run(command, self._box, keep_bytes)
-            async with self._inside() as tree:
-                return await self._run(command, tree, keep_bytes)
+        with self._explained():
+            async with self._inside_now.turns:
+                if command.is_outside:
+                    return await self._run(command, self._box, keep_bytes)
+                async with self._inside() as tree:
+                    return await self._run(command, tree, keep_bytes)
 
-    async def _write(self, work: Callable[[], T]) -> T:
+    async def _write(self, work: Callable[[], T], what: str) -> T:
         """Blocking work that changes something here, under the fence."""
 
         def under_fence() -> T:
             if self._fence is None:
                 return work()
-            with passing(self._box, self.uid, self._fence):
+            with passing(self._box, self.uid, self._fence, what if self._means.is_logged else None):
                 return work()
 
-        return await self._means.in_thread(under_fence)
+        with self._explained():
+            return await self._means.in_thread(under_fence)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Whatever fails in a sandbox that is gone, fails for that."""
+        try:
+            yield
+        except (OSError, ServiceError) as exc:
+            if self.is_there():
+                raise
+            raise _gone() from exc
 
     async def _run(self, command: Command, directory: Path, keep_bytes: int) -> Finished:
         if self._fence is not None:
-            command = guarded(command, str(self._box / DIRECTORY), self._fence)
+            place = str(self._box / DIRECTORY)
+            command = guarded(command, place, self._fence, is_logged=self._means.is_logged)
         async with serving(command, self._home, self.uid) as far:
             program = Program(
                 far.command.argv,
@@ -330,6 +352,9 @@ class LocalSandbox:
             )
             async with running(program, has_stdin=bool(command.stdin)) as process:
                 finished = await converse(process, command.stdin, keep_bytes)
+        if finished.code and not self.is_there():
+            # What git says of that is as if the repository were at fault.
+            raise _gone()
         finished = replace(finished, stderr=far.stderr + finished.stderr)
         return check_guard(finished) if self._fence is not None else finished
 
@@ -338,7 +363,7 @@ class LocalSandbox:
     async def settle_clone(self, name: str, remote_url: str) -> None:
         """See `Sandbox.settle_clone`."""
         before = self._inside_now.clone
-        self._inside_now.clone = await self._write(lambda: self._settle_clone(name, remote_url))
+        self._inside_now.clone = await self._write(lambda: self._settle_clone(name, remote_url), "settle_clone")
         if before is not None:
             await to_the_end(self._clear(before["tree"]))
 
@@ -356,7 +381,7 @@ class LocalSandbox:
     async def retire(self) -> bool:
         """See `Sandbox.retire`."""
         try:
-            return await self._write(self._retire)
+            return await self._write(self._retire, "retire")
         except OSError as exc:
             raise ServiceError(Code.SANDBOX_UNAVAILABLE, f"a sandbox cannot be removed: {exc.strerror}") from exc
 
@@ -372,7 +397,7 @@ class LocalSandbox:
 
     async def prepare(self) -> None:
         """See `Sandbox.prepare`."""
-        await self._write(self._prepare)
+        await self._write(self._prepare, "prepare")
 
     def _prepare(self) -> None:
         clone = self._clone()
@@ -406,7 +431,7 @@ class LocalSandbox:
     async def remove_stale_locks(self) -> None:
         """See `Sandbox.remove_stale_locks`."""
         async with self._inside() as tree:
-            await self._write(lambda: _remove_locks(tree / ".git"))
+            await self._write(lambda: _remove_locks(tree / ".git"), "remove_stale_locks")
 
     async def objects_directory(self) -> str:
         """See `Sandbox.objects_directory`."""
@@ -429,23 +454,25 @@ class LocalSandbox:
 
     async def read_file(self, path: str, limit: int) -> tuple[bytes, int]:
         """See `Sandbox.read_file`."""
-        async with self._inside() as tree:
-            return await self._means.in_thread(lambda: self._files(tree).read(path, limit))
+        with self._explained():
+            async with self._inside() as tree:
+                return await self._means.in_thread(lambda: self._files(tree).read(path, limit))
 
     async def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
         async with self._inside() as tree:
-            await self._write(lambda: self._files(tree).write(path, content))
+            await self._write(lambda: self._files(tree).write(path, content), "write_file")
 
     async def delete_file(self, path: str) -> None:
         """See `Sandbox.delete_file`."""
         async with self._inside() as tree:
-            await self._write(lambda: self._files(tree).delete(path))
+            await self._write(lambda: self._files(tree).delete(path), "delete_file")
 
     async def list_directory(self, path: str) -> list[Entry]:
         """See `Sandbox.list_directory`."""
-        async with self._inside() as tree:
-            return await self._means.in_thread(lambda: self._files(tree).entries(path))
+        with self._explained():
+            async with self._inside() as tree:
+                return await self._means.in_thread(lambda: self._files(tree).entries(path))
 
     # --- who is inside ---------------------------------------------------------------------------------------------
 
@@ -460,7 +487,8 @@ class LocalSandbox:
             self._inside_now.visitors[name] -= 1
             if not self._inside_now.visitors[name]:
                 del self._inside_now.visitors[name]
-                if name != self._clone()["tree"]:
+                now = self._inside_now.clone
+                if now is None or name != now["tree"]:
                     await to_the_end(self._clear(name))
 
     async def _clear(self, name: str) -> None:
@@ -488,6 +516,10 @@ def _read_clone(home: Path) -> dict[str, str] | None:
     except (ValueError, KeyError, TypeError) as exc:
         # What is there belongs to somebody, whatever the note has become: nothing is tidied up for that.
         raise _damaged() from exc
+
+
+def _gone() -> ServiceError:
+    return ServiceError(Code.SANDBOX_UNAVAILABLE, "the sandbox is gone")
 
 
 def _damaged() -> ServiceError:

@@ -108,14 +108,16 @@ def surroundings(name: str, data_dir: Path, env: MutableMapping[str, str]) -> Su
 
 def _provider(name: str, data_dir: Path, env: MutableMapping[str, str]) -> SandboxProvider:
     kind = env.get("CROSSFADE_SANDBOX_PROVIDER") or "local"
+    is_logged = _switch(env, "CROSSFADE_SANDBOX_WRITERS_LOG")
     if kind == "local":
         # Who locks in Redis does so because there may be others.
-        return LocalProvider(sandbox_root(name, data_dir, env), is_shared=bool(env.get("CROSSFADE_REDIS_URL")))
+        is_shared = bool(env.get("CROSSFADE_REDIS_URL"))
+        return LocalProvider(sandbox_root(name, data_dir, env), is_shared=is_shared, is_logged=is_logged)
     if kind == "e2b":
         # Here, not above: the SDK takes half a second to load.
         from backends.common.e2b_settings import e2b_provider
 
-        return e2b_provider(name, env)
+        return e2b_provider(name, env, is_logged=is_logged)
     raise ValueError(f"CROSSFADE_SANDBOX_PROVIDER={kind} is none of local, e2b")
 
 
@@ -132,6 +134,13 @@ def sandbox_root(name: str, data_dir: Path, env: Mapping[str, str]) -> Path:
         digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:_DIGEST_CHARACTERS]
         return _ROOT_HOME / f"{digest}-{name}"
     return data_dir / "sandboxes"
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name) or "false"
+    if text not in ("true", "false"):
+        raise ValueError(f"{name}={text} is none of true, false")
+    return text == "true"
 
 
 def _seconds(env: Mapping[str, str], name: str) -> float | None:

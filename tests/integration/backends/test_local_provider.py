@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from backends.common.child import Limits
 from backends.common.errors import Code, ServiceError
 from backends.common.git_command import Command
 from backends.common.local_provider import LocalProvider, LocalSandbox
+from backends.common.removal import remove_tree
 from tests.integration.backends.test_processes import processes_with
 from tests.support.services import sandbox_home
 from tests.support.waiting import until
@@ -193,6 +194,60 @@ async def a_repository(sandbox: LocalSandbox) -> Path:
     (tree / ".git" / "config").touch()
     await sandbox.settle_clone("clone-1", "https://git.example/a.git")
     return tree
+
+
+Doing = Callable[[LocalSandbox], Awaitable[object]]
+
+DOINGS: dict[str, Doing] = {
+    "run": lambda sandbox: sandbox.run(Command(("true",)), keep_bytes=1),
+    "run outside": lambda sandbox: sandbox.run(Command(("true",), is_outside=True), keep_bytes=1),
+    "prepare": lambda sandbox: sandbox.prepare(),
+    "remove_stale_locks": lambda sandbox: sandbox.remove_stale_locks(),
+    "settle_clone": lambda sandbox: sandbox.settle_clone("clone-1", "https://git.example/a.git"),
+    "read_file": lambda sandbox: sandbox.read_file("file", 1),
+    "write_file": lambda sandbox: sandbox.write_file("file", b"x"),
+    "delete_file": lambda sandbox: sandbox.delete_file("file"),
+    "list_directory": lambda sandbox: sandbox.list_directory(""),
+}
+
+
+@pytest.mark.parametrize("part", [".", "box"])
+@pytest.mark.parametrize("fence", [None, 1])
+async def test_whatever_is_done_in_a_sandbox_that_is_gone_fails_for_that(part: str, fence: int | None) -> None:
+    with sandbox_home() as home:
+        provider = LocalProvider(home / "service")
+        made = await provider.create("sandbox0")
+        tree = await a_repository(made)
+        (tree / "file").touch()
+        sandbox = made.fenced(fence)
+        remove_tree(home / "service" / "sandbox0" / part)
+        for name, do in DOINGS.items():
+            with pytest.raises(ServiceError) as caught:
+                await do(sandbox)
+            assert caught.value.code is Code.SANDBOX_UNAVAILABLE, name
+            assert str(home) not in caught.value.message
+        # Nothing that was done there has made it anew, and what is left of it is in nobody's way.
+        assert not made.is_there()
+        assert await provider.find("sandbox0") is None
+        again = await provider.create("sandbox0")
+        assert (await run(again, "exit 0"))[0] == 0
+        assert not again.has_repository
+        assert await provider.names() == ["sandbox0"]
+
+
+@pytest.mark.parametrize("part", [".", "box"])
+async def test_a_command_whose_sandbox_goes_away_fails_for_that(part: str) -> None:
+    with sandbox_home() as home:
+        sandbox = (await LocalProvider(home / "service").create("sandbox0")).fenced(1)
+        begun = home / "service" / "sandbox0" / "box" / "begun"
+        # As git would: it goes on, and then finds no place for what it writes.
+        going_on = "touch begun; while [ -e begun ]; do sleep 0.01; done; echo x >file"
+        running = asyncio.create_task(run(sandbox, going_on))
+        await until(begun.exists, "it runs")
+        remove_tree(home / "service" / "sandbox0" / part)
+        with pytest.raises(ServiceError) as caught:
+            await running
+        assert (caught.value.code, caught.value.message) == (Code.SANDBOX_UNAVAILABLE, "the sandbox is gone")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"url": "https://git.exa', b"null", b"{}"])

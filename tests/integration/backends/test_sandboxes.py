@@ -16,6 +16,7 @@ import pytest
 
 from backends.common.removal import remove_tree
 from tests.integration.backends.test_processes import names_in
+from tests.support.git_http import git_over_http
 from tests.support.services import (
     SERVICES,
     TOKEN,
@@ -30,7 +31,7 @@ from tests.support.services import (
     started_service,
     tree_of,
 )
-from tests.support.waiting import until_async
+from tests.support.waiting import until, until_async
 
 both = pytest.mark.parametrize("name", SERVICES)
 only_with_a_database = pytest.mark.parametrize("name", ["approach2"])
@@ -47,10 +48,10 @@ def home() -> Iterator[Path]:
         yield path
 
 
-async def lose_sandbox(service: Service, agent: Agent) -> None:
-    """Removes the sandbox of a workspace behind the service's back."""
+async def lose_sandbox(service: Service, agent: Agent, part: str = ".") -> None:
+    """Removes the sandbox of a workspace, or a part of it, behind the service's back."""
     tree = await tree_of(service, agent)
-    await asyncio.to_thread(remove_tree, tree.parent.parent)
+    await asyncio.to_thread(remove_tree, tree.parent.parent / part)
 
 
 async def is_in_no_inventory(service: Service) -> bool:
@@ -81,8 +82,9 @@ async def test_first_clones_that_fail_leave_no_sandbox(name: str, tmp_path: Path
 
 
 @both
+@pytest.mark.parametrize("part", [".", "box"])
 async def test_a_workspace_starts_afresh_when_its_sandbox_is_gone(
-    name: str, tmp_path: Path, home: Path, bare: Path
+    part: str, name: str, tmp_path: Path, home: Path, bare: Path
 ) -> None:
     """While the service runs, and while it does not; in approach 2 the table outlives the sandbox."""
     start = Start(local_remotes=[tmp_path])
@@ -91,14 +93,14 @@ async def test_a_workspace_starts_afresh_when_its_sandbox_is_gone(
         agent_on("rest", service.url) as agent,
     ):
         assert not (await agent.call("git.clone", url=str(bare))).is_error
-        await lose_sandbox(service, agent)
+        await lose_sandbox(service, agent, part)
         assert (await agent.call("git.status")).code == "unknown_workspace"
         assert (await agent.call("file.write", path="a", content="")).code == "unknown_workspace"
         if name == "approach1":
             # In approach 2 the row goes with the next clone, or with the sweep of the pool.
             await until_async(lambda: is_in_no_inventory(service), "nobody is told of it any more")
         assert not (await agent.call("git.clone", url=str(bare))).is_error
-        await lose_sandbox(service, agent)
+        await lose_sandbox(service, agent, part)
     async with (
         started_service(name, tmp_path / "data", home, start) as service,
         agent_on("rest", service.url) as agent,
@@ -106,6 +108,31 @@ async def test_a_workspace_starts_afresh_when_its_sandbox_is_gone(
         assert (await agent.call("git.status")).code == "unknown_workspace"
         assert not (await agent.call("git.clone", url=str(bare))).is_error
         assert (await agent.call("git.status")).content["clean"]
+
+
+@both
+@pytest.mark.parametrize("part", [".", "box"])
+async def test_a_call_whose_sandbox_dies_says_so_and_its_workspace_starts_afresh(
+    part: str, name: str, tmp_path: Path, home: Path, bare: Path
+) -> None:
+    with git_over_http(tmp_path) as remote:
+        start = Start({"CROSSFADE_ALLOWED_REMOTES": "127.0.0.1"}, local_remotes=[tmp_path])
+        async with (
+            started_service(name, tmp_path / "data", home, start) as service,
+            agent_on("rest", service.url) as agent,
+        ):
+            assert not (await agent.call("git.clone", url=str(bare))).is_error
+            tree = await tree_of(service, agent)
+            cloning = asyncio.create_task(agent.call("git.clone", url=f"{remote.url}/slow/project.git"))
+            await until(remote.arrived.is_set, "git asks the remote")
+            await asyncio.to_thread(remove_tree, tree.parent.parent / part)
+            remote.released.set()
+            answer = await cloning
+            gone = {"code": "sandbox_unavailable", "message": "the sandbox is gone", "retryable": True}
+            assert answer.content == gone
+            assert (await agent.call("git.status")).code == "unknown_workspace"
+            assert not (await agent.call("git.clone", url=str(bare))).is_error
+            assert (await agent.call("git.status")).content["clean"]
 
 
 @both

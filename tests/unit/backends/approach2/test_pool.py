@@ -177,6 +177,23 @@ async def test_a_sweep_forgets_workspaces_whose_sandbox_is_gone(
     assert await table.find(workspace(1)) == kept.name
 
 
+async def test_a_sweep_waits_for_nobody_who_holds_a_workspace(root: Path, table: SandboxTable) -> None:
+    locks = LocalLocks(wait_s=1e6)
+    pool = SandboxPoolManager(LocalProvider(root), table, locks, PoolSettings(3, 6))
+    await pool.start()
+    held, free = [await pool.checkout(workspace(number)) for number in range(2)]
+    shutil.rmtree(root / held.name / "box")
+    shutil.rmtree(root / free.name / "box")
+    async with locks.hold(workspace(0)):
+        await pool.sweep()
+        assert await table.find(workspace(0)) == held.name
+    assert await table.find(workspace(1)) is None
+    assert not (root / free.name).exists()
+    await pool.sweep()
+    assert await table.find(workspace(0)) is None
+    await pool.aclose()
+
+
 async def test_a_pool_with_all_in_use_is_as_warm_as_it_may_be(root: Path, table: SandboxTable) -> None:
     first = pool_of(root, table, 3, 6)
     await first.start()

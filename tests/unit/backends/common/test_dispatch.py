@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -59,6 +60,29 @@ async def test_who_leaves_waits_for_the_end_of_what_was_asked(dispatcher: Dispat
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     assert ended.is_set()
+
+
+async def test_how_it_fails_when_nobody_waits_is_no_error_of_the_loop(dispatcher: Dispatcher) -> None:
+    begun = asyncio.Event()
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def export() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            raise ServiceError(Code.SANDBOX_UNAVAILABLE, "it went away") from exc
+
+    asking = asyncio.create_task(dispatcher.within_deadline(export))
+    await begun.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    del asking
+    # The loop lets go of it a step later.
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not complaints
 
 
 async def test_what_is_not_foreseen_is_internal(dispatcher: Dispatcher) -> None:
