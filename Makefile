@@ -32,7 +32,8 @@ torture: setup
 	@CROSSFADE_TEST_MATRIX=full $(BIN)/pytest -q -n auto tests/integration/backends tests/acceptance $(ARGS)
 	@CROSSFADE_TEST_SOAK_S=120 CROSSFADE_TEST_SCALE=$${CROSSFADE_TEST_SCALE:-20} $(BIN)/pytest -q -s -o faulthandler_timeout=0 \
 	  tests/integration/backends/test_soak.py $(ARGS)
-	@CROSSFADE_TEST_FAULTS="errors down slow hang mismatch" CROSSFADE_TEST_FLIP_EVERY=30 CROSSFADE_TEST_FLIP_FOR=300 $(BIN)/pytest -q -o faulthandler_timeout=0 \
+	@CROSSFADE_TEST_P95_RATIO=2.0 CROSSFADE_TEST_LOAD=100 CROSSFADE_TEST_FAULTS="errors down slow hang mismatch" \
+	  CROSSFADE_TEST_FLIP_EVERY=30 CROSSFADE_TEST_FLIP_FOR=300 $(BIN)/pytest -q -o faulthandler_timeout=0 \
 	  tests/integration/test_up_drill.py $(ARGS)
 
 check: setup

@@ -7,7 +7,6 @@ import random
 import secrets
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.core.compare.evidence import Finding, Found
 from gateway.core.compare.rules import Relax
 from gateway.core.counts import Counts, add
 from gateway.core.drill import DrillOrder, Fault
@@ -63,8 +61,6 @@ _SHADOW_S: Final = 0.5
 _CHECKED_S: Final = 1.0
 _GUARD_PAUSE_S: Final = 1.0
 _RECORD_BYTES: Final = 6
-_STILL_DRILLED_S: Final = 2.0
-_SUSPICIONS: Final = 10_000
 
 _log = structlog.get_logger("crossfade.app")
 
@@ -165,15 +161,24 @@ class DataPlane:
         # What operators have accepted; None: not read yet.
         self._relaxed: Mapping[str, Mapping[str, Relax]] | None = None
         self._say_rules()
+        drills = DrillStore(self.state.redis, definition.migration)
+        self._drill = DrillFollower(
+            name,
+            drills,
+            lambda operation: self._evaluator.pace(operation),
+            lambda: self.state.feed.current,
+            self._drill_switched,
+            drills.clock.now,
+        )
         self._shadow = Mirror(
             definition,
             self._copied_to,
             _copy_policies(definition),
             self._shadow_limits,
             self._counters,
-            _Evidence(self._evidence, self._counters),
+            self._evidence,
             self._plan_of,
-            lambda operation, key: self._drill.compares(operation, key),
+            self._drill,
             random.random,
             self._secret,
         )
@@ -228,13 +233,8 @@ class DataPlane:
             ),
             tripper.trip,
         )
-        drills = DrillStore(self.state.redis, definition.migration)
-        self._drill = DrillFollower(
-            name, drills, self._evaluator, lambda: self.state.feed.current, self._drill_switched, drills.clock.now
-        )
         self.state.feed.subscribe(self._drill.policy_changed)
         self.state.feed.subscribe(tripper.policy_changed)
-        self._drilled_until: asyncio.TimerHandle | None = None
         self._floor = AbsenceFloor(time.monotonic, tripper.trip_all)
         self._plane.floor = self._floor
         self.state.feed.subscribe(self._shadow.policy_changed)
@@ -370,20 +370,9 @@ class DataPlane:
         """A fault begins, or none is on any more."""
         self._plane.drill = self._drill if order is not None else None
         self._copied_to.update(self._copiers)
-        is_mismatch = order is not None and order.fault is Fault.MISMATCH
-        if self._drilled_until is not None:
-            self._drilled_until.cancel()
-            self._drilled_until = None
-        if order is not None and is_mismatch:
-            self._counters.drilled = order.operation
+        if order is not None and order.fault is Fault.MISMATCH:
             # Whatever old says to a copy differs from what new has served; no client sees anything of it.
             self._copied_to[Side.OLD] = AlteredSide(self._copiers[Side.OLD], order.touches)
-        elif self._counters.drilled is not None:
-            # Answers that differ are still on their way to whoever compares them.
-            self._drilled_until = asyncio.get_running_loop().call_later(_STILL_DRILLED_S, self._forget_drilled)
-
-    def _forget_drilled(self) -> None:
-        self._counters.drilled = None
 
     def _plan_of(self, operation: str) -> Plan | None:
         """The plan in force of an operation."""
@@ -424,32 +413,6 @@ class DataPlane:
 
     def _build_upstreams(self, definition: Definition) -> dict[Side, SideUpstream]:
         return {side: SideUpstream(definition.sides[side], self._upstream_limits) for side in Side}
-
-
-class _Evidence:
-    """Keeps differences, but for those that a drill has made."""
-
-    def __init__(self, store: EvidenceStore, counters: RequestCounters) -> None:
-        self._store = store
-        self._counters = counters
-        # Requests whose suspicion a drill has made: it may be settled after the drill.
-        self._rehearsed: OrderedDict[str, None] = OrderedDict()
-
-    def note(self, found: Found) -> None:
-        """See `ports.EvidenceSink`."""
-        if found.finding is Finding.SUSPECTED and found.operation == self._counters.drilled:
-            self._rehearsed[found.request_id] = None
-            if len(self._rehearsed) > _SUSPICIONS:
-                self._rehearsed.popitem(last=False)
-        elif found.finding is Finding.SUSPECTED or not self._is_rehearsed(found):
-            self._store.note(found)
-
-    def _is_rehearsed(self, found: Found) -> bool:
-        if found.request_id in self._rehearsed:
-            del self._rehearsed[found.request_id]
-            return True
-        # One that was taken for confirmed, without a suspicion of its own.
-        return found.finding is Finding.MISMATCH and found.operation == self._counters.drilled
 
 
 def _versions(definition: Definition, relaxed: Mapping[str, Mapping[str, Relax]]) -> dict[str, str]:

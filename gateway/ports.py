@@ -328,8 +328,15 @@ class ShadowObserver(Protocol):
         """A side has answered a copy of a read, or has not."""
         ...
 
-    def compared(self, operation: str, result: str, count: int = 1) -> None:
-        """Pairs were judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when they were."""
+    def compared(self, operation: str, result: str, count: int = 1, *, is_rehearsed: bool = False) -> None:
+        """Pairs were judged: `match`, `mismatch`, `incomparable:<why>`; `suspected`, then `settled` when they were.
+
+        Args:
+            operation: Its name.
+            result: What came of them.
+            count: How many.
+            is_rehearsed: A drill's: detectors see them, the figures do not.
+        """
         ...
 
 
@@ -338,6 +345,18 @@ class EvidenceSink(Protocol):
 
     def note(self, found: Found) -> None:
         """Keeps what was found."""
+        ...
+
+
+class Rehearsals(Protocol):
+    """What the shadow has to know of drills."""
+
+    def compares(self, operation: str, key: str | None) -> bool:
+        """Whether answers are compared for a drill, whatever the sides can know of each other."""
+        ...
+
+    def rehearses(self, operation: str, key: str | None) -> bool:
+        """Whether what comes of a comparison now says something of a drill, and not of the sides."""
         ...
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.core.drill import DrillOrder, Fault, WorkerNote, slow_delay_s
+from gateway.core.drill import PREFIX, DrillOrder, Fault, WorkerNote, slow_delay_s
 from gateway.core.snapshot import Snapshot
 from gateway.drill.faulty import FaultySide
 from gateway.ports import Upstream
@@ -37,16 +37,8 @@ class Orders(Protocol):
         ...
 
 
-class Pace(Protocol):
-    """What is normal."""
-
-    def pace(self, operation: str) -> tuple[float | None, float | None]:
-        """P50 of new, and what is too slow for it; in seconds."""
-        ...
-
-
 class DrillFollower:
-    """Implements `ports.Drilled` for one worker.
+    """Implements `ports.Drilled` and `ports.Rehearsals` for one worker.
 
     Attributes:
         order: The drill that is on, or about to begin; None: none.
@@ -56,7 +48,7 @@ class DrillFollower:
         self,
         worker: str,
         orders: Orders,
-        pace: Pace,
+        pace: Callable[[str], tuple[float | None, float | None]],
         snapshot: Callable[[], Snapshot | None],
         switched: Callable[[DrillOrder | None], None],
         clock: Callable[[], float],
@@ -66,7 +58,7 @@ class DrillFollower:
         Args:
             worker: Its name.
             orders: Where they stand.
-            pace: What is normal.
+            pace: What is normal for an operation: P50 of new, and what is too slow for it; in seconds.
             snapshot: The policy in force.
             switched: Is told of the order whose fault begins, and with None of its end.
             clock: Unix seconds, the same for everybody; not what this machine takes for the time.
@@ -122,6 +114,17 @@ class DrillFollower:
             return False
         return order.touches(key) if self._is_on else order.owns(key)
 
+    def rehearses(self, operation: str, key: str | None) -> bool:
+        """Whether what comes of a comparison is a drill's: of keys that one has made up, or while answers are altered.
+
+        Those of clients are altered as well, as far as the drill's share goes, and some are still on their way when its
+        fault has ended.
+        """
+        if key is not None and key.startswith(PREFIX):
+            return True
+        order = self.blamed
+        return order is not None and order.fault is Fault.MISMATCH and order.operation == operation
+
     def policy_changed(self) -> None:
         """The policy in force was replaced: notes when new is out."""
         order, snapshot = self.order, self._snapshot()
@@ -172,7 +175,7 @@ class DrillFollower:
             return
         self._is_on = is_on
         if order is not None and is_on:
-            self._delay_s = slow_delay_s(*self._pace.pace(order.operation))
+            self._delay_s = slow_delay_s(*self._pace(order.operation))
             self._begun_at = now
             _log.warning("drill_begun", drill=order.drill, fault=order.fault.value, operation=order.operation)
             self._switched(order)

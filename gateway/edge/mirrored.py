@@ -13,15 +13,13 @@ from gateway.ports import ServedRead, StreamedBody, UpstreamRequest
 
 
 def why_unmirrored(deciding: Deciding, plan: Plan, request: UpstreamRequest) -> Unmirrored | None:
-    """Why a read is not mirrored, or None: it is.
+    """Why a read is not mirrored whose plan does not speak against it (`Plan.unmirrored`), or None: it is.
 
     Args:
         deciding: The request's.
         plan: Of its operation.
         request: As it goes to the side that was decided for.
     """
-    if plan.unmirrored is not None:
-        return plan.unmirrored
     assert deciding.snapshot is not None
     migration = deciding.snapshot.definition.migration
     if not plan.mirror_limit or not is_sampled(migration, deciding.request_id, plan.mirror_limit):

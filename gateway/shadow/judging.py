@@ -25,7 +25,7 @@ from gateway.core.mirroring import Unmirrored
 from gateway.core.model import Side
 from gateway.core.rereading import Overflow, Place, places, unshaken
 from gateway.errors import RevokedError, UpstreamError
-from gateway.ports import EvidenceSink, ServedRead, ShadowObserver
+from gateway.ports import EvidenceSink, Rehearsals, ServedRead, ShadowObserver
 from gateway.shadow.budget import OVERHEAD_BYTES, Budget, Holding, Level, size_of_request
 from gateway.shadow.comparing import Comparing
 from gateway.shadow.limits import ShadowLimits
@@ -56,11 +56,13 @@ class _Suspicion:
         read: As it was served.
         differences: Where.
         rules: Version of the rules that say so.
+        is_rehearsed: A drill has made it, whatever it comes to.
     """
 
     read: ServedRead
     differences: tuple[Difference, ...]
     rules: str
+    is_rehearsed: bool
 
     @property
     def operation(self) -> str:
@@ -100,6 +102,7 @@ class Judge:
         evidence: EvidenceSink,
         rules_of: Callable[[str], ComparisonRules],
         standing: Standing,
+        rehearsals: Rehearsals,
     ) -> None:
         """Judges nothing yet; needs a running loop.
 
@@ -112,6 +115,7 @@ class Judge:
             evidence: Keeps what differs.
             rules_of: The rules of an operation, with what was learnt.
             standing: What the policy says by now.
+            rehearsals: What of it is a drill's.
         """
         self._comparing = comparing
         self._fetch_again = fetch_again
@@ -121,6 +125,7 @@ class Judge:
         self._evidence = evidence
         self._rules_of = rules_of
         self._standing = standing
+        self._rehearsals = rehearsals
         self._loop = asyncio.get_running_loop()
         self._rereading: set[asyncio.Task[tuple[Difference, ...]]] = set()
         self._gate = asyncio.Semaphore(REREADS_AT_ONCE)
@@ -147,7 +152,7 @@ class Judge:
         why = self._why_not(read, other)
         if why is not None or other is None:
             holding.release()
-            self._observer.compared(operation, f"{_INCOMPARABLE}{why}")
+            self._count(read, f"{_INCOMPARABLE}{why}")
             return
         rules = self._rules_of(operation)
         if rules.is_comparable and is_same(served, other, rules.headers):
@@ -218,23 +223,24 @@ class Judge:
         operation = read.plan.operation.name
         if verdict.result is Result.INCOMPARABLE:
             holding.release()
-            self._observer.compared(operation, f"{_INCOMPARABLE}{verdict.why}")
+            self._count(read, f"{_INCOMPARABLE}{verdict.why}")
             return
-        if operation in self.noise or verdict.differences:
+        is_rehearsed = self._is_rehearsed(read)
+        if not is_rehearsed and (operation in self.noise or verdict.differences):
             self._noise_of(operation).note_raw(verdict.differences, version)
         if verdict.result is Result.MATCH:
             holding.release()
-            self._observer.compared(operation, _MATCH)
+            self._observer.compared(operation, _MATCH, is_rehearsed=is_rehearsed)
         else:
-            self._suspect(_Suspicion(read, verdict.differences, version), holding)
+            self._suspect(_Suspicion(read, verdict.differences, version, is_rehearsed), holding)
 
     def _suspect(self, suspicion: _Suspicion, holding: Holding) -> None:
         operation = suspicion.operation
-        self._observer.compared(operation, Finding.SUSPECTED)
+        self._observer.compared(operation, Finding.SUSPECTED, is_rehearsed=suspicion.is_rehearsed)
         self._note(suspicion, Finding.SUSPECTED)
         if self._is_closed:
             holding.release()
-            self._settle(operation, _INCOMPARABLE + _STOPPED, 1)
+            self._settle(suspicion, _INCOMPARABLE + _STOPPED, 1)
         elif len(self._rereading) >= self._limits.rereads and self._overflow.take(operation):
             holding.release()
         else:
@@ -262,7 +268,7 @@ class Judge:
             case _:
                 _log.error("reread_failed", exc_info=error)
                 result = _INCOMPARABLE + _REREAD_FAILED
-        self._settle(suspicion.operation, result, self._overflow.settle(suspicion.operation))
+        self._settle(suspicion, result, self._overflow.settle(suspicion.operation))
 
     def _found(self, suspicion: _Suspicion, left: tuple[Difference, ...]) -> str:
         if left:
@@ -356,11 +362,20 @@ class Judge:
             raise _InconclusiveError(str(verdict.why))
         return places(verdict.differences)
 
-    def _settle(self, operation: str, result: str, count: int) -> None:
-        self._observer.compared(operation, _SETTLED, count)
-        self._observer.compared(operation, result, count)
+    def _settle(self, suspicion: _Suspicion, result: str, count: int) -> None:
+        for each in (_SETTLED, result):
+            self._observer.compared(suspicion.operation, each, count, is_rehearsed=suspicion.is_rehearsed)
+
+    def _count(self, read: ServedRead, result: str) -> None:
+        self._observer.compared(read.plan.operation.name, result, is_rehearsed=self._is_rehearsed(read))
+
+    def _is_rehearsed(self, read: ServedRead) -> bool:
+        return self._rehearsals.rehearses(read.plan.operation.name, read.key)
 
     def _note(self, suspicion: _Suspicion, finding: Finding) -> None:
+        """Keeps what differs, but for what a drill has made differ."""
+        if suspicion.is_rehearsed:
+            return
         self._evidence.note(
             Found(
                 operation=suspicion.operation,

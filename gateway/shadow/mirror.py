@@ -14,7 +14,7 @@ from gateway.core.mirroring import Unmirrored
 from gateway.core.model import Definition, Side, Stage, Writes
 from gateway.core.snapshot import Plan
 from gateway.errors import RevokedError, UpstreamError
-from gateway.ports import EvidenceSink, ServedRead, ShadowObserver, Upstream, UpstreamRequest, Witness
+from gateway.ports import EvidenceSink, Rehearsals, ServedRead, ShadowObserver, Upstream, UpstreamRequest, Witness
 from gateway.shadow.budget import Budget, Holding, Level, size_of_fields, size_of_request
 from gateway.shadow.compare_process import command
 from gateway.shadow.comparing import Comparing
@@ -45,7 +45,7 @@ class Mirror:
         observer: ShadowObserver,
         evidence: EvidenceSink,
         plan_of: Callable[[str], Plan | None],
-        is_drilled: Callable[[str, str | None], bool],
+        rehearsals: Rehearsals,
         draw: Callable[[], float],
         secret: bytes,
     ) -> None:
@@ -59,14 +59,14 @@ class Mirror:
             observer: Counts.
             evidence: Keeps what differs.
             plan_of: The plan in force of an operation: a kill is not outrun by who waits.
-            is_drilled: Whether the answers to an operation and key are compared for a drill.
+            rehearsals: What of it is a drill's.
             draw: Random numbers from 0 to 1, for the sample that is learnt from.
             secret: Key of digests in evidence.
         """
         self._limits = limits
         self._observer = observer
         self._standing = Standing(plan_of)
-        self._is_drilled = is_drilled
+        self._rehearsals = rehearsals
         self._draw = draw
         self._secret = secret
         self._sides = sides
@@ -88,6 +88,7 @@ class Mirror:
             evidence,
             self._rules_of,
             self._standing,
+            rehearsals,
         )
         self._copiers = {
             side: Copier(
@@ -204,7 +205,7 @@ class Mirror:
         """
         plan = read.plan
         is_moved = plan.group.writes is Writes.NONE and plan.stage in _MOVED
-        return is_moved and not self._is_drilled(plan.operation.name, read.key)
+        return is_moved and not self._rehearsals.compares(plan.operation.name, read.key)
 
     def _full(self) -> Unmirrored:
         """Which queue it is that fills the budget."""

@@ -83,7 +83,6 @@ class RequestCounters:
 
     Attributes:
         limits: By operation: seconds above which an answer of new is too slow.
-        drilled: The operation whose comparisons are a drill's: detectors see them, the figures do not.
         recent: The last of new's failures and late answers.
         agreement: What came of comparisons in the last 24 hours.
     """
@@ -96,7 +95,6 @@ class RequestCounters:
         self._refused: Counter[ErrorCode] = Counter()
         self._doubts: Counter[Doubt] = Counter()
         self.limits: dict[str, float] = {}
-        self.drilled: str | None = None
         self._mirror: dict[str, Counter[str]] = {}
         self._compared = Comparisons()
         self._copies: dict[str, dict[Side, Cell]] = {}
@@ -221,9 +219,9 @@ class RequestCounters:
         sides = self._copies.setdefault(operation, {Side.OLD: Cell(), Side.NEW: Cell()})
         sides[side].note(outcome, seconds)
 
-    def compared(self, operation: str, result: str, count: int = 1) -> None:
+    def compared(self, operation: str, result: str, count: int = 1, *, is_rehearsed: bool = False) -> None:
         """See `ports.ShadowObserver`."""
-        real = self._compared.note(operation, result, count, is_rehearsed=operation == self.drilled)
+        real = self._compared.note(operation, result, count, is_rehearsed=is_rehearsed)
         if real and result not in _BETWEEN:
             self.agreement.note(operation, result, self._wall(), real)
 
@@ -238,6 +236,7 @@ class RequestCounters:
             "doubts": {doubt.value: count for doubt, count in self._doubts.items()},
             "mirror": {name: dict(counts) for name, counts in self._mirror.items()},
             "comparisons": {name: dict(counts) for name, counts in self._compared.real.items()},
+            "rehearsed": {name: dict(counts) for name, counts in self._compared.rehearsed.items()},
             "agreement": self.agreement.blob(),
             "copies": {
                 name: {side.value: cell.blob() for side, cell in sides.items()} for name, sides in self._copies.items()

@@ -25,6 +25,7 @@ _COUNTED: Final = (
     "doubts",
     "mirror",
     "comparisons",
+    "rehearsed",
     "copies",
     "noise",
     "evidence_dropped",

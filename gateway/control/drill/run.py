@@ -158,8 +158,10 @@ class DrillRun(Frame):
         return None
 
     def _compared(self) -> int:
-        compared = self._kit.counters.totals().get("comparisons", {}).get(self._operation.name, {})
-        return int(compared.get("match", 0) + compared.get("mismatch", 0))
+        """By clients and by this drill: the detectors see both."""
+        totals, name = self._kit.counters.totals(), self._operation.name
+        found = [totals.get(kind, {}).get(name, {}) for kind in ("comparisons", "rehearsed")]
+        return sum(int(counts.get(result, 0)) for counts in found for result in ("match", "mismatch"))
 
     async def _begin_fault(self, waiting: DrillOrder) -> DrillOrder:
         await self._drills.tell_time()

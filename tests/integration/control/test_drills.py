@@ -275,8 +275,15 @@ async def test_a_drill_that_failed_or_is_overdue_is_told(desk: Desk) -> None:
     begun = (await desk.ask("POST", "/v1/drills", {**ERRORS, "arm_s": 1, "load": 0})).json()
     await ended(desk, begun["id"])
     await until_async(lambda: told("no worker reports"), "it is told", 30)
+    due: list[dict[str, Any]] = []
+
+    async def are_audited() -> bool:
+        items = (await desk.ask("GET", "/v1/audit")).json()["items"]
+        due[:] = [entry for entry in items if entry["action"] == "drill_due"]
+        return len(due) >= 2
+
     # Whoever notifies reads it in the audit: once each, not with every look.
-    due = [entry for entry in (await desk.ask("GET", "/v1/audit")).json()["items"] if entry["action"] == "drill_due"]
+    await until_async(are_audited, "both are in the audit")
     assert [(entry["outcome"], entry["target"]) for entry in due] == [("done", "git"), ("done", "git")]
     assert "no worker reports" in due[0]["reason"]
     assert "no drill has passed yet" in due[1]["reason"]

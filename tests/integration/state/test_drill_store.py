@@ -16,11 +16,6 @@ from tests.support.redis_process import running_redis
 from tests.support.waiting import until_async
 
 
-class Unknown:
-    def pace(self, _: str) -> tuple[float | None, float | None]:
-        return None, None
-
-
 @pytest.fixture
 async def redis() -> AsyncIterator[RedisClient]:
     with running_redis() as process:
@@ -33,7 +28,7 @@ async def redis() -> AsyncIterator[RedisClient]:
 async def test_a_fault_begins_and_ends_on_a_worker_whose_clock_is_off(redis: RedisClient, skew_s: float) -> None:
     control = DrillStore(redis, "shop")
     theirs = DrillStore(redis, "shop", lambda: time.monotonic() + skew_s)
-    worker = DrillFollower("w", theirs, Unknown(), lambda: None, lambda _: None, theirs.clock.now)
+    worker = DrillFollower("w", theirs, lambda _: (None, None), lambda: None, lambda _: None, theirs.clock.now)
     await control.tell_time()
     begins_at = control.clock.now() + 0.3
     order = DrillOrder("d1", Fault.ERRORS, "a", Ppm(0), begins_at, begins_at + 0.3)

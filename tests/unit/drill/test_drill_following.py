@@ -36,11 +36,6 @@ class Standing:
         self.notes.append(note)
 
 
-class Unknown:
-    def pace(self, _: str) -> tuple[float | None, float | None]:
-        return None, None
-
-
 ORDER = DrillOrder("d1", Fault.ERRORS, "a", Ppm(0), begins_at=110.0, ends_at=120.0)
 
 
@@ -56,7 +51,7 @@ def standing() -> Standing:
 
 @pytest.fixture
 def follower(standing: Standing, clock: FakeClock) -> DrillFollower:
-    return DrillFollower("w", standing, Unknown(), lambda: None, lambda _: None, clock)
+    return DrillFollower("w", standing, lambda _: (None, None), lambda: None, lambda _: None, clock)
 
 
 async def test_a_drill_that_only_stands_is_blamed_for_nothing(follower: DrillFollower) -> None:
@@ -114,6 +109,28 @@ async def test_the_keys_of_a_drill_are_compared_from_the_beginning_and_others_wh
     clock.now = 120.0
     await follower.look()
     assert not follower.compares("a", mine)
+
+
+async def test_what_a_drill_compares_is_its_own_and_so_is_what_it_has_altered(
+    follower: DrillFollower, standing: Standing, clock: FakeClock
+) -> None:
+    standing.order_ = replace(ORDER, fault=Fault.MISMATCH)
+    mine, anybodys = f"{PREFIX}d1-7", "agent-1"
+    await follower.look()
+    assert follower.rehearses("a", mine)
+    assert not follower.rehearses("a", anybodys)
+    clock.now = 110.0
+    await follower.look()
+    assert follower.rehearses("a", anybodys)
+    assert not follower.rehearses("b", anybodys)
+    standing.order_ = None
+    clock.now = 112.0
+    await follower.look()
+    # Some of what was altered is still on its way.
+    assert follower.rehearses("a", anybodys)
+    clock.now = 114.1
+    assert not follower.rehearses("a", anybodys)
+    assert follower.rehearses("a", mine)
 
 
 async def test_no_other_fault_compares(follower: DrillFollower, clock: FakeClock) -> None:

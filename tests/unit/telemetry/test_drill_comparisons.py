@@ -12,17 +12,16 @@ from gateway.telemetry.counters import RequestCounters
 def test_a_suspicion_of_a_drill_is_the_drills_when_it_is_settled_after_it() -> None:
     counters = RequestCounters()
     counters.compared("op", "suspected")
-    counters.drilled = "op"
-    counters.compared("op", "suspected")
-    counters.compared("op", "match")
+    counters.compared("op", "suspected", is_rehearsed=True)
+    counters.compared("op", "match", is_rehearsed=True)
     # The one that came first, in the middle of the drill.
     counters.compared("op", "settled")
     counters.compared("op", "mismatch")
-    counters.drilled = None
     counters.compared("op", "settled")
     counters.compared("op", "match")
     counters.compared("op", "match")
     assert counters.blob()["comparisons"] == {"op": {"suspected": 1, "settled": 1, "mismatch": 1, "match": 1}}
+    assert counters.blob()["rehearsed"] == {"op": {"suspected": 1, "settled": 1, "match": 2}}
     # Detectors see all of it: compared, mismatches.
     assert counters.signals()["op"][4:6] == [4, 1]
 
@@ -30,9 +29,7 @@ def test_a_suspicion_of_a_drill_is_the_drills_when_it_is_settled_after_it() -> N
 def test_several_at_once() -> None:
     counters = RequestCounters()
     counters.compared("op", "suspected", 2)
-    counters.drilled = "op"
-    counters.compared("op", "suspected", 3)
-    counters.drilled = None
+    counters.compared("op", "suspected", 3, is_rehearsed=True)
     counters.compared("op", "settled", 4)
     counters.compared("op", "incomparable:stopped", 4)
     assert counters.blob()["comparisons"] == {"op": {"suspected": 2, "settled": 2, "incomparable:stopped": 2}}

@@ -103,8 +103,7 @@ def test_read_agreement_is_shown_with_its_lower_bound_where_anything_was_compare
 
 def test_what_a_drill_compares_is_no_figure() -> None:
     counters = RequestCounters()
-    counters.drilled = "git.status"
-    counters.compared("git.status", "mismatch")
+    counters.compared("git.status", "mismatch", is_rehearsed=True)
     assert ("crossfade_read_agreement", labels(operation="git.status")) not in samples(report(counters))
 
 
