@@ -175,14 +175,24 @@ class E2BProvider:
                 return None
             listed = [info async for info in self._listed({"crossfade_name": name})]
             for info in listed:
-                with contextlib.suppress(*_GONE):
-                    made = await AsyncSandbox.connect(
-                        info.sandbox_id, timeout=self._settings.life_s, **self._settings.options
-                    )
-                    sandbox = E2BSandbox(name, made, self._settings)
-                    await sandbox.look()
+                sandbox = await self._connected(name, info.sandbox_id)
+                if sandbox is not None:
                     return self._sandboxes.setdefault(name, sandbox)
         return None
+
+    async def _connected(self, name: str, sandbox_id: str) -> E2BSandbox | None:
+        """A sandbox that was listed, if it is still there."""
+        try:
+            made = await AsyncSandbox.connect(sandbox_id, timeout=self._settings.life_s, **self._settings.options)
+            sandbox = E2BSandbox(name, made, self._settings)
+            await sandbox.look()
+        except _GONE:
+            return None
+        except ServiceError as exc:
+            if _says_gone(exc):
+                return None
+            raise
+        return sandbox
 
     async def _is_there(self, known: E2BSandbox) -> bool:
         try:
@@ -192,7 +202,7 @@ class E2BProvider:
                 # Another instance may have cloned into it meanwhile.
                 await known.look()
         except ServiceError as exc:
-            if isinstance(exc.__cause__, _GONE):
+            if _says_gone(exc):
                 return False
             raise
         return True
@@ -342,7 +352,7 @@ class E2BSandbox:
         except ServiceError as exc:
             # Whether it is there at all is asked before the next operation.
             self._known.prolonged_at = -inf
-            if not isinstance(exc.__cause__, _GONE):
+            if not _says_gone(exc):
                 # A connection that broke, say, or a command that took too long: it goes on as well.
                 await to_the_end(self._end(number, running))
             raise
@@ -385,7 +395,7 @@ class E2BSandbox:
                     await self._made.commands.run(command, timeout=_REQUEST_S, request_timeout=_REQUEST_S)
                 break
             except ServiceError as exc:
-                if isinstance(exc.__cause__, _GONE):
+                if _says_gone(exc):
                     break
                 _log.warning("command_not_ended", sandbox=self.name, why=exc.message)
                 await asyncio.sleep(pause_s)
@@ -499,6 +509,10 @@ class E2BSandbox:
                 raise ServiceError(Code.CONFLICT, "a directory stands there")
             case _:
                 raise ServiceError(Code.SANDBOX_UNAVAILABLE, "the file cannot be reached")
+
+
+def _says_gone(exc: ServiceError) -> bool:
+    return isinstance(exc.__cause__, _GONE)
 
 
 def _file(path: str) -> str:

@@ -240,6 +240,13 @@ async def test_a_sandbox_that_dies_under_a_command_is_told(provider: E2BProvider
     assert not await sandbox.is_healthy()
 
 
+async def test_one_that_dies_while_it_is_looked_for_is_not_there(provider: E2BProvider, cloud: FakeE2B) -> None:
+    """As for an instance that starts while sandboxes die: it goes on starting."""
+    await provider.create("sandbox1")
+    cloud.trouble(deaths=1)
+    assert await E2BProvider(settings(cloud)).find("sandbox1") is None
+
+
 async def test_the_life_of_a_sandbox_is_prolonged_by_its_use(cloud: FakeE2B) -> None:
     provider = E2BProvider(settings(cloud, life_s=60))
     sandbox = await provider.create("sandbox1")
