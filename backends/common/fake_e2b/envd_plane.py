@@ -33,10 +33,7 @@ def envd_routes(cloud: Cloud) -> list[Route]:
         async def endpoint(request: Request) -> Response:
             sandbox_id = request.headers.get("e2b-sandbox-id", "")
             machine = cloud.get(sandbox_id)
-            if machine is None:
-                message = f"The sandbox {sandbox_id} was not found"
-                return JSONResponse({"code": 502, "message": message, "sandboxId": sandbox_id}, status_code=502)
-            return await handler(machine, request)
+            return _not_found(sandbox_id) if machine is None else await handler(machine, request)
 
         return endpoint
 
@@ -44,6 +41,8 @@ def envd_routes(cloud: Cloud) -> list[Route]:
         wanted = _unframed(await request.body())
         process = wanted["process"]
         await cloud.hold()
+        if cloud.get(machine.sandbox_id) is None:
+            return _not_found(machine.sandbox_id)
         cloud.started += 1
         try:
             started = await machine.start(
@@ -71,6 +70,11 @@ def envd_routes(cloud: Cloud) -> list[Route]:
         Route("/process.Process/SendInput", inside(_input), methods=["POST"]),
         Route("/process.Process/CloseStdin", inside(_close_stdin), methods=["POST"]),
     ]
+
+
+def _not_found(sandbox_id: str) -> Response:
+    message = f"The sandbox {sandbox_id} was not found"
+    return JSONResponse({"code": 502, "message": message, "sandboxId": sandbox_id}, status_code=502)
 
 
 # --- commands ------------------------------------------------------------------------------------------------------

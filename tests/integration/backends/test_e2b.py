@@ -243,8 +243,14 @@ async def test_a_sandbox_that_dies_under_a_command_is_told(provider: E2BProvider
 async def test_one_that_dies_while_it_is_looked_for_is_not_there(provider: E2BProvider, cloud: FakeE2B) -> None:
     """As for an instance that starts while sandboxes die: it goes on starting."""
     await provider.create("sandbox1")
-    cloud.trouble(deaths=1)
-    assert await E2BProvider(settings(cloud)).find("sandbox1") is None
+    cloud.trouble(held_starts=2)
+    finding = asyncio.create_task(E2BProvider(settings(cloud)).find("sandbox1"))
+    await until(lambda: cloud.state()["held_starts"] == 1, "it is set up")
+    cloud.let_go()
+    await until(lambda: cloud.state()["held_starts"] == 0, "it is looked at")
+    cloud.kill(cloud.sandboxes()[0]["sandboxID"])
+    cloud.let_go()
+    assert await finding is None
 
 
 async def test_the_life_of_a_sandbox_is_prolonged_by_its_use(cloud: FakeE2B) -> None:
