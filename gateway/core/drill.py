@@ -48,6 +48,22 @@ class Fault(StrEnum):
     FLIPS = "flips"
     """Nothing goes wrong: a flag goes to and fro."""
 
+    def provokes(self, signal: str) -> bool:
+        """Whether it can make a signal (`record.Cause.signal`) trip; any other trip is a real one."""
+        return signal in _PROVOKED[self]
+
+
+_UNANSWERED: Final = frozenset({"latency", "silence", "errors", "absence"})
+"""Beyond its deadline, what is late is a failure."""
+_PROVOKED: Final[Mapping[Fault, frozenset[str]]] = {
+    Fault.ERRORS: frozenset({"errors"}),
+    Fault.SLOW: _UNANSWERED,
+    Fault.HANG: _UNANSWERED,
+    Fault.DOWN: frozenset({"errors", "absence"}),
+    Fault.MISMATCH: frozenset({"consistency"}),
+    Fault.FLIPS: frozenset(),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DrillOrder:

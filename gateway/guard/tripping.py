@@ -157,7 +157,7 @@ class Tripper:
 
     def _latch(self, cause: Cause, snapshot: Snapshot) -> None:
         drill, by = self._sources.drill(), f"detector:{self._worker}"
-        if drill is not None and _is_drilled(cause.scope, drill):
+        if drill is not None and _is_drilled(cause, drill):
             by = tripped_by(drill.drill, by)
         at, name = datetime.now(UTC), self._sources.name()
         latch = Latch(cause.scope, LatchKind.TRIP, cause.reason[:_REASON_LIMIT], by, at, name)
@@ -224,6 +224,7 @@ def _parts_of(snapshot: Snapshot, scope: Scope) -> list[Scope]:
     ]
 
 
-def _is_drilled(scope: Scope, drill: DrillOrder) -> bool:
-    """Whether the fault of a drill can have made a scope trip: it meets requests of one operation alone."""
-    return scope in (SCOPE_ALL, Scope(ScopeKind.OPERATION, drill.operation))
+def _is_drilled(cause: Cause, drill: DrillOrder) -> bool:
+    """Whether the fault of a drill can have made a trip: it meets requests of one operation, and shows in its way."""
+    is_met = cause.scope in (SCOPE_ALL, Scope(ScopeKind.OPERATION, drill.operation))
+    return is_met and drill.fault.provokes(cause.signal)

@@ -115,6 +115,32 @@ def test_a_trip_of_another_operation_is_not_a_drills() -> None:
     assert latch.by == "detector:gateway-0"
 
 
+@pytest.mark.parametrize(
+    ("fault", "signal", "is_its"),
+    [
+        (Fault.MISMATCH, "consistency", True),
+        # Clients see nothing of it: what is slow then is slow.
+        (Fault.MISMATCH, "latency", False),
+        (Fault.MISMATCH, "errors", False),
+        (Fault.ERRORS, "latency", False),
+        (Fault.ERRORS, "consistency", False),
+        (Fault.DOWN, "absence", True),
+        (Fault.DOWN, "consistency", False),
+        (Fault.SLOW, "latency", True),
+        (Fault.HANG, "silence", True),
+        (Fault.HANG, "errors", True),
+        (Fault.HANG, "consistency", False),
+        (Fault.FLIPS, "errors", False),
+    ],
+)
+def test_what_the_fault_of_a_drill_cannot_cause_is_real(fault: Fault, signal: str, *, is_its: bool) -> None:
+    kept = Kept()
+    drill = DrillOrder("d1", fault, "git.status", Ppm(0), 0.0, 1.0)
+    tripper(kept, snapshot(Stage.LIVE), drill).trip(Cause(STATUS, signal, f"{signal}: all"))
+    ((latch, _),) = kept.latches
+    assert latch.by == ("drill:d1:detector:gateway-0" if is_its else "detector:gateway-0")
+
+
 def test_a_record_that_cannot_be_made_does_not_stand_in_the_way() -> None:
     kept = Kept()
 
