@@ -25,7 +25,7 @@ from backends.common.finishing import to_the_end
 
 _ANSWER_S: Final = 10.0
 """Longer than SQLite waits for another writer."""
-_SERVER_S: Final = 60.0
+SERVER_S: Final = 60.0
 """Longest wait for a server at the start. A fresh one initialises itself first."""
 _FILE_S: Final = 1.5
 """For a file: it is there, or another instance is just migrating it."""
@@ -45,12 +45,13 @@ _log = structlog.get_logger("crossfade.approach2")
 class Database:
     """One database, SQLite or PostgreSQL."""
 
-    def __init__(self, url: str, password: str | None = None) -> None:
+    def __init__(self, url: str, password: str | None = None, server_s: float = SERVER_S) -> None:
         """Connects on first use.
 
         Args:
             url: Of SQLAlchemy: `sqlite+aiosqlite:///path`, `postgresql+asyncpg://user:password@host/name`.
             password: Where the URL holds none.
+            server_s: How long a start waits for a server.
 
         Raises:
             ValueError: It is no such URL, or its database has no driver here. The URL is not shown: it may hold a
@@ -64,6 +65,7 @@ class Database:
             raise ValueError(f"CROSSFADE_DATABASE_URL cannot be used ({type(exc).__name__})") from None
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
+        self._start_s = _FILE_S if self._engine.dialect.name == "sqlite" else server_s
         self._session = async_sessionmaker(self._engine, expire_on_commit=False)
 
     async def start(self) -> None:
@@ -75,7 +77,7 @@ class Database:
             ServiceError: The database cannot be used.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + (_FILE_S if self._engine.dialect.name == "sqlite" else _SERVER_S)
+        until = loop.time() + self._start_s
         pause_s = _PAUSE_S
         while True:
             try:

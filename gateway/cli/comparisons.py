@@ -35,8 +35,9 @@ def comparisons_command(
     replay: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[replay OPERATION PATH=shape|order|presence…]",
-            help="Instead: what these relaxations would make of the differences that are kept.",
+            metavar="[replay OPERATION PATH=WORD[+WORD]…]",
+            help="Instead: what these relaxations would make of the differences that are kept. The words: shape, "
+            "order, presence, length, null, number.",
         ),
     ] = None,
     operation: Annotated[str | None, typer.Option("--operation", help="Of this operation alone.")] = None,
@@ -108,7 +109,7 @@ def _replay(control: Control, arguments: list[str]) -> Shown:
     from gateway.core.compare.rules import PathError, Relax, split_path
 
     if arguments[0] != _REPLAY or len(arguments) < 3:
-        raise typer.BadParameter("write: crossfade comparisons replay OPERATION PATH=shape|order|presence …")
+        raise typer.BadParameter("write: crossfade comparisons replay OPERATION PATH=WORD[+WORD] …")
     relaxed: dict[str, Relax] = {}
     for text in arguments[2:]:
         path, _, word = text.rpartition("=")

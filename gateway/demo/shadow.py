@@ -23,6 +23,7 @@ from gateway.demo.repository import DemoError
 
 _WORKSPACES: Final = 3
 _ROUNDS: Final = 3
+_LESSONS: Final = 5
 _SUSPECTED_S: Final = 1.0
 _REREAD_S: Final = 15.0
 """Both sides are read again 5 s after a difference was seen, and 10 s after that."""
@@ -74,11 +75,15 @@ class ShadowAct:
 
     async def _clean(self, reader: Reader) -> Check:
         """All that was read agrees, once what is proposed is accepted."""
-        reads, counts = await self._judged(reader, self._keys)
-        accepted = await self._operator.accept_noise()
-        if accepted:
-            # What differed before it was accepted has been judged by now; only what comes from here on counts.
+        accepted = 0
+        for _ in range(_LESSONS):
             reads, counts = await self._judged(reader, self._keys)
+            # What is proposed comes in steps, order before content: each is learnt from what the one before left.
+            # What differed before it was accepted has been judged by now; only what comes from here on counts.
+            learnt = await self._operator.accept_noise()
+            if not learnt:
+                break
+            accepted += learnt
         self._out.print(
             f"mirror     : {counts['match']} of {reads} reads over REST and MCP agree on both sides, "
             f"{counts['mismatch']} do not; {accepted} noisy parts accepted"

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 from gateway.core.model import Headers
 from gateway.core.refusal import Refusal
+from gateway.edge.arrival import Arrival
 from gateway.edge.lane_choice import Lane
-from gateway.edge.passage import Arrival
-from gateway.edge.problem import problem
+from gateway.edge.problem import problem_of_refusal
 
 if TYPE_CHECKING:
     from gateway.edge.protocol import EdgeProtocol
@@ -326,7 +326,7 @@ class Exchange:
 
     def answer_refusal(self, refusal: Refusal) -> None:
         """Writes the refusal as the whole answer."""
-        answer = problem(refusal.code, refusal.message, allow=refusal.allow)
+        answer = problem_of_refusal(refusal)
         if refusal.close:
             self.keep_alive = False
         self._protocol.listener.refused(refusal.code)

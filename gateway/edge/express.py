@@ -1,7 +1,7 @@
 """The express lane: a bounded exchange from the client's socket to a side and back, callback to callback.
 
 No task, no ASGI scope, no queue: what a `Passage` decides is sent when the request is complete, and the answer is
-written as it comes. It must not know rules: those stand in `passage` and core.
+written as it comes. It must not know rules: those stand in `passage`, its parts and core.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import Passage, outcome_of_fault
+from gateway.edge.fields import interim_fields
+from gateway.edge.passage import Passage
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
+from gateway.edge.verdict import outcome_of_fault
 from gateway.errors import RevokedError, UpstreamError
 from gateway.ports import UpstreamCall, Witness
 
@@ -132,20 +134,20 @@ class Run:
 
     def interim_received(self, status: int, headers: Headers) -> None:
         """A 1xx answer."""
-        self._exchange.interim(status, self._passage.interim_fields(headers))
+        self._exchange.interim(status, interim_fields(headers))
 
     def answer_received(self, status: int, headers: Headers, length: int | None, body: bytes) -> None:
         """A whole answer."""
-        passage = self._passage
-        passage.listen(status, headers)
-        passage.hear(body)
+        passage, verdict = self._passage, self._passage.verdict
+        verdict.listen(status, headers)
+        verdict.hear(body)
         # Also one that says in words that it failed: the client has no byte of it yet.
-        if passage.has_failed() and passage.falls_back(status=status):
+        if verdict.has_failed() and passage.falls_back(status=status):
             self._try_old()
             return
         fields = passage.answer_fields(status, headers, length)
         witness, self._witness = self._witness, None
-        self._end(passage.outcome())
+        self._end(verdict.outcome())
         self._exchange.answer(status, fields, body)
         # The client comes first.
         if witness is not None:
@@ -153,13 +155,14 @@ class Run:
 
     def head_received(self, status: int, headers: Headers, length: int | None) -> None:
         """The final head."""
-        if self._passage.blames(status) and self._passage.falls_back(status=status):
+        passage, verdict = self._passage, self._passage.verdict
+        if verdict.blames(status) and passage.falls_back(status=status):
             # What new says about it is read to its end and heard by nobody.
             self._is_swallowing = True
             return
-        self._passage.listen(status, headers)
-        self._passage.begin_answer(headers)
-        self._exchange.start(status, self._passage.answer_fields(status, headers, length))
+        verdict.listen(status, headers)
+        passage.begin_answer(headers)
+        self._exchange.start(status, passage.answer_fields(status, headers, length))
         if self._witness is not None:
             self._witness.head_received(status, headers)
 
@@ -187,7 +190,7 @@ class Run:
         if trailers:
             self._exchange.trailers = trailers_to_client(trailers)
         witness, self._witness = self._witness, None
-        self._end(self._passage.outcome())
+        self._end(self._passage.verdict.outcome())
         self._exchange.write(b"", more=False)
         if witness is not None:
             witness.answer_completed()
@@ -235,31 +238,31 @@ class Run:
 
     def _begin(self) -> None:
         passage = self._passage
-        self._wants_body = passage.decide() is not None
+        self._wants_body = passage.deciding.decide() is not None
         if self._exchange.more_body:
-            self._exchange.await_body(passage.body_read_s)
+            self._exchange.await_body(passage.deciding.body_read_s)
         else:
             self._send()
 
     def _send(self) -> None:
         passage, exchange = self._passage, self._exchange
         body = self._body = exchange.take_whole_body() if exchange.arrival.has_body else None
-        if self._wants_body or passage.is_outdated:
-            passage.decide(body or b"")
+        if self._wants_body or passage.deciding.is_outdated:
+            passage.deciding.decide(body or b"")
         self._dispatch(body)
 
     def _send_again(self) -> None:
         if self._witness is not None:
             self._witness.withdraw()
             self._witness = None
-        self._passage.decide_again()
+        self._passage.deciding.decide_again()
         self._dispatch(self._body)
 
     def _dispatch(self, body: bytes | None) -> None:
         passage = self._passage
         request = passage.request(body)
         self._witness = passage.witness(request)
-        self._call = passage.upstream.send(request, passage.key, self)
+        self._call = passage.upstream.send(request, passage.deciding.key, self)
 
     def _finish_half(self, half: _Half) -> None:
         self._finished |= half

@@ -15,10 +15,13 @@ from gateway.core.mirroring import Unmirrored
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.outcome import Outcome
 from gateway.core.refusal import Refusal
+from gateway.edge.arrival import Arrival, too_large
 from gateway.edge.exchange import Exchange
-from gateway.edge.passage import Arrival, Passage, outcome_of_fault, too_large
+from gateway.edge.fields import interim_fields
+from gateway.edge.passage import Passage
 from gateway.edge.plane import Plane
 from gateway.edge.problem import Problem
+from gateway.edge.verdict import outcome_of_fault
 from gateway.edge.watch import ClientGoneError, watched
 from gateway.errors import RevokedError, UpstreamError
 from gateway.ports import StreamedBody, UpstreamRequest, UpstreamResponse, Witness
@@ -129,7 +132,7 @@ class _Carrier:
         passage = self._passage
         self._asking = asyncio.current_task()
         try:
-            return await passage.upstream.exchange(request, passage.key, self._pass_interim)
+            return await passage.upstream.exchange(request, passage.deciding.key, self._pass_interim)
         except asyncio.CancelledError:
             if self._is_taken_back and self._asking is not None and self._asking.uncancel() == 0:
                 raise _TakenBackError from None
@@ -153,9 +156,9 @@ class _Carrier:
         passage = self._passage
         if self._exchange is None and _asks_for_websocket(self._arrival.headers):
             raise Refusal(ErrorCode.NOT_IMPLEMENTED, "under this server, tunnels cannot be carried")
-        limit = passage.decide()
+        limit = passage.deciding.decide()
         if limit is not None:
-            passage.decide(await self._read_body(limit))
+            passage.deciding.decide(await self._read_body(limit))
         body = self._body_to_send()
         is_repeatable = self._is_repeatable = not isinstance(body, StreamedBody)
         passage.taker = self._take_back
@@ -165,7 +168,9 @@ class _Carrier:
                 self._witness = passage.witness(request)
                 response = await self._ask(request)
                 status = response.status
-                if not passage.blames(status) or not passage.falls_back(status=status, is_repeatable=is_repeatable):
+                if not passage.verdict.blames(status) or not passage.falls_back(
+                    status=status, is_repeatable=is_repeatable
+                ):
                     break
                 response.close()
                 self._lose_witness(Unmirrored.NOT_ACCEPTED)
@@ -175,7 +180,7 @@ class _Carrier:
                 if self._witness is not None:
                     self._witness.withdraw()
                     self._witness = None
-                passage.decide_again()
+                passage.deciding.decide_again()
             except UpstreamError as error:
                 passage.tell_absence(error)
                 if not passage.falls_back(error, is_repeatable=is_repeatable):
@@ -185,7 +190,7 @@ class _Carrier:
             await self._relay(response)
         finally:
             response.close()
-        return passage.outcome()
+        return passage.verdict.outcome()
 
     # --- the request's body ---
 
@@ -236,7 +241,7 @@ class _Carrier:
     def _body_to_send(self) -> bytes | StreamedBody | None:
         if not self._arrival.has_body:
             return None
-        limit = self._passage.body_limit
+        limit = self._passage.deciding.body_limit
         body = self._body
         if body is None and self._exchange is not None:
             body = self._exchange.take_whole_body()
@@ -252,12 +257,12 @@ class _Carrier:
     def _pass_interim(self, status: int, headers: Headers) -> None:
         # ASGI has no word for it.
         if self._exchange is not None:
-            self._exchange.interim(status, self._passage.interim_fields(headers))
+            self._exchange.interim(status, interim_fields(headers))
 
     async def _relay(self, response: UpstreamResponse) -> None:
         length = response.length
         passage = self._passage
-        passage.listen(response.status, response.headers)
+        passage.verdict.listen(response.status, response.headers)
         passage.begin_answer(response.headers)
         headers = passage.answer_fields(response.status, response.headers, length)
         if self._exchange is None and response.status == _NOT_MODIFIED:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from gateway.core.model import ErrorCode, Headers
-from gateway.core.refusal import JSONRPC_INTERNAL_ERROR, JSONRPC_INVALID_REQUEST
+from gateway.core.model import ErrorCode, Headers, Side
+from gateway.core.refusal import JSONRPC_INTERNAL_ERROR, JSONRPC_INVALID_REQUEST, Refusal
+from gateway.errors import UpstreamError
 
 STATUS: Final[dict[ErrorCode, int]] = {
     ErrorCode.BAD_REQUEST: 400,
@@ -36,6 +37,7 @@ STATUS: Final[dict[ErrorCode, int]] = {
     ErrorCode.UPSTREAM_TIMEOUT: 504,
 }
 
+SERVER_ERROR: Final = 500
 _NOT_RETRYABLE_5XX: Final = frozenset({ErrorCode.INTERNAL, ErrorCode.NOT_IMPLEMENTED})
 _RETRY_AFTER_S: Final = b"1"
 
@@ -118,3 +120,32 @@ def problem(
     if allow is not None:
         headers.append((b"allow", allow.encode()))
     return Problem(status, headers, json.dumps(content, separators=(",", ":")).encode())
+
+
+def problem_of_refusal(refusal: Refusal, rpc: RpcShape | None = None) -> Problem:
+    """The answer to a request that is not carried.
+
+    Args:
+        refusal: Why.
+        rpc: Set on the MCP path.
+    """
+    if rpc is not None and refusal.rpc_code is not None:
+        rpc = RpcShape(rpc.request_id, refusal.rpc_code)
+    return problem(refusal.code, refusal.message, rpc=rpc, allow=refusal.allow)
+
+
+def problem_of_fault(error: UpstreamError, side: Side | None, rpc: RpcShape | None, *, is_write: bool) -> Problem:
+    """The answer where a side gave none.
+
+    Args:
+        error: What ended the exchange.
+        side: Who was asked.
+        rpc: Set on the MCP path.
+        is_write: Whether the request is a write, as far as is known.
+    """
+    if STATUS[error.code] < SERVER_ERROR:
+        return problem(error.code, "the request did not arrive whole and in time", rpc=rpc)
+    message = f"the {side} side gave no usable answer ({error.code}, phase {error.phase})"
+    # Whoever sent a write that may have arrived cannot know whether it took effect.
+    retryable = False if is_write and error.sent else None
+    return problem(error.code, message, rpc=rpc, retryable=retryable)

@@ -23,10 +23,10 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from gateway.core.model import ErrorCode, Headers
 from gateway.core.refusal import Refusal
+from gateway.edge.arrival import Arrival
 from gateway.edge.exchange import Exchange
 from gateway.edge.lane_choice import Lane, choose_lane
 from gateway.edge.listener import EdgeConfig, Listener
-from gateway.edge.passage import Arrival
 from gateway.edge.request_guard import check, origin_form
 
 _NEVER: Final = float("inf")

@@ -1,6 +1,6 @@
 """The process that compares: `python -m gateway.shadow.compare_process UNPACKED_BYTES`, frames in, verdicts out.
 
-It ends when its input does.
+It ends when its input does, and with whoever started it, even while it is stopped.
 
 Apart from the event loop, since a large pair takes tens of milliseconds; and with bounds of its own, since what it
 reads was written by services that are being tested.
@@ -8,6 +8,7 @@ reads was written by services that are being tested.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -25,6 +26,7 @@ from gateway.shadow.frames import HEAD, Document, read_answer, verdict_frame
 _MEMORY_BYTES: Final = 2 << 30
 _NICE: Final = 5
 _GC_ALLOCATIONS: Final = 100_000
+_PR_SET_PDEATHSIG: Final = 1
 _CODING: Final = b"content-encoding"
 
 _Comparers = dict[str, tuple[Comparer, str]]
@@ -44,6 +46,9 @@ def main() -> int:
     unpacked_bytes = int(sys.argv[1])
     # Ctrl-C in a terminal reaches the whole group; the end of the pipe says when to leave.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # A process that is stopped never sees the end of its input. prctl(2) cannot fail with these arguments.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     with suppress(OSError):

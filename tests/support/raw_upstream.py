@@ -209,8 +209,7 @@ class RawUpstream:
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
-        self._accepting: asyncio.Task[None] | None = None
-        self._accepted = asyncio.Condition()
+        self._accepted = asyncio.Event()
         self.peers: list[Peer] = []
         self.port = 0
 
@@ -229,7 +228,7 @@ class RawUpstream:
         listener.listen(1024)
         listener.setblocking(False)
         self._listener = listener
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+        asyncio.get_running_loop().add_reader(listener, self._accept)
         return self
 
     async def __aexit__(
@@ -241,43 +240,44 @@ class RawUpstream:
 
     async def accepted(self, count: int) -> None:
         """Waits until `count` connections have been accepted."""
-        async with asyncio.timeout(PATIENCE_S), self._accepted:
-            await self._accepted.wait_for(lambda: len(self.peers) >= count)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.peers) < count:
+                self._accepted.clear()
+                await self._accepted.wait()
 
     def stop_listening(self) -> None:
         """Refuses further connections; those that are open go on."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-        if self._listener is not None:
+        if self._listener is not None and self._listener.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
 
     async def aclose(self) -> None:
         """Ends listening and the scripts that still run."""
-        running = [task for task in (self._accepting, *self._tasks) if task is not None]
+        self.stop_listening()
+        running = set(self._tasks)
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
         for peer in self.peers:
             peer.close()
-        if self._listener is not None:
-            self._listener.close()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            sock.setblocking(False)
-            if self._unix_path is None:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            peer = Peer(sock, len(self.peers))
-            # Before anything can be cancelled: whoever closes the server closes its peers.
-            self.peers.append(peer)
-            task = loop.create_task(self._serve(peer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            async with self._accepted:
-                self._accepted.notify_all()
+    def _accept(self) -> None:
+        """Takes one connection. In a callback: a task that is cancelled might lose what it has just accepted."""
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        sock.setblocking(False)
+        if self._unix_path is None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = Peer(sock, len(self.peers))
+        self.peers.append(peer)
+        task = asyncio.get_running_loop().create_task(self._serve(peer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._accepted.set()
 
     async def _serve(self, peer: Peer) -> None:
         try:

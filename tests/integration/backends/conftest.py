@@ -146,14 +146,15 @@ def services_on_gateway(
 
 
 PLACES = (*SERVICES, *(f"{name}/e2b" for name in SERVICES), "approach2/postgres")
-"""Each service with each provider of sandboxes and each database. Tests that are not marked `everywhere` are run in
-the first two; in all of them where `CROSSFADE_TEST_MATRIX=full`."""
+"""Each service with each provider of sandboxes and each database. Behind the first two only tests that are marked
+`everywhere` are run, and over REST alone: what lies below a surface knows nothing of it. Where
+`CROSSFADE_TEST_MATRIX=full`, all are run in all places."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("CROSSFADE_TEST_MATRIX") == "full":
         return
-    left_out = [item for item in items if _is_elsewhere(item) and item.get_closest_marker("everywhere") is None]
+    left_out = [item for item in items if _is_elsewhere(item) and not _goes_everywhere(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -165,6 +166,11 @@ def _is_elsewhere(item: pytest.Item) -> bool:
         return False
     place = item.callspec.params.get("service") if hasattr(item, "callspec") else None
     return isinstance(place, str) and "/" in place
+
+
+def _goes_everywhere(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    return item.get_closest_marker("everywhere") is not None and item.callspec.params.get("agent") != "mcp"
 
 
 @pytest.fixture(params=PLACES)

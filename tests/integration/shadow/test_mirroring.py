@@ -271,11 +271,16 @@ async def test_the_process_that_compares_may_be_killed(worker: WorkerProcess, ol
     assert children(worker.process.pid) != [pid]
 
 
-async def test_nothing_of_it_outlives_the_worker(worker: WorkerProcess, old: JsonSide, new: JsonSide) -> None:
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_nothing_of_it_outlives_the_worker(
+    worker: WorkerProcess, old: JsonSide, new: JsonSide, *, is_stopped: bool
+) -> None:
     new.content = {"a": 2}
     await ask(worker, get("/items/1", "x-key: k"))
     await until(lambda: compared(worker), "it compares")
     [pid] = children(worker.process.pid)
+    if is_stopped:
+        os.kill(pid, signal.SIGSTOP)
     worker.process.kill()
     worker.process.wait()
     await until(lambda: not is_running(pid), "the process that compares ends")

@@ -102,7 +102,7 @@ async def test_instances_that_start_at_once_migrate_once(database_url: str) -> N
 
 
 async def test_a_database_that_is_not_there_is_told_without_its_password() -> None:
-    database = Database("postgresql://user:secret-word@127.0.0.1:1/nowhere")
+    database = Database("postgresql://user:secret-word@127.0.0.1:1/nowhere", server_s=0.5)
     with pytest.raises(ServiceError) as caught:
         await database.start()
     why = await database.why_not_ready()
