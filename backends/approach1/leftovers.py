@@ -117,6 +117,8 @@ class Leftovers:
         try:
             async with self._locks.hold(workspace):
                 if await self._provider.find(workspace.digest) is None:
+                    # What its provider still keeps of it. Before the record, by which it is looked for again.
+                    await to_the_end(self._provider.destroy(workspace.digest))
                     await to_the_end(self._notes.expired(workspace))
                     _log.warning("workspace_lost", workspace=workspace.digest)
         except ServiceError as exc:

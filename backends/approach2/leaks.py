@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import timedelta
 from typing import Final
 
@@ -17,6 +19,9 @@ from backends.common.sandbox import SandboxProvider
 
 LONGEST: Final = timedelta(minutes=10)
 """No creation and no operation takes as long."""
+SWEEP_S: Final = 600.0
+AGAIN_S: Final = 15.0
+"""Longer than the lock of an instance that was killed lasts."""
 
 _log = structlog.get_logger("crossfade.approach2")
 
@@ -24,10 +29,43 @@ _log = structlog.get_logger("crossfade.approach2")
 class LeakSweep:
     """Finds and removes them. Any instance may, at any time, whatever the others do."""
 
-    def __init__(self, provider: SandboxProvider, table: SandboxTable, locks: WorkspaceLocks) -> None:
+    def __init__(
+        self, provider: SandboxProvider, table: SandboxTable, locks: WorkspaceLocks, again_s: float = AGAIN_S
+    ) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            provider: Of the sandboxes.
+            table: Of their rows.
+            locks: Of the workspaces.
+            again_s: After a sweep that could not look at everything, until the next; and at least between two that
+                somebody asks for who finds the pool full.
+        """
         self._provider = provider
         self._table = table
         self._locks = locks
+        self._again_s = again_s
+        self._pause_s = again_s
+        self._seeking_room = asyncio.Lock()
+        self._sought_room_at = float("-inf")
+
+    async def sweep_in_time(self) -> None:
+        """Sweeps after the pause that the last sweep left: a short one where it failed, or where somebody was at work.
+
+        Raises:
+            ServiceError: The provider or the database cannot be asked.
+        """
+        await asyncio.sleep(self._pause_s)
+        await self.sweep()
+
+    async def make_room(self) -> None:
+        """Sweeps for somebody who finds the pool full, unless that was done just now: rows of the dead count too."""
+        async with self._seeking_room:
+            now_s = asyncio.get_running_loop().time()
+            if now_s - self._sought_room_at >= self._again_s:
+                self._sought_room_at = now_s
+                with contextlib.suppress(ServiceError):
+                    await self.sweep()
 
     async def sweep(self) -> None:
         """Removes sandboxes that no row names, rows whose sandbox is gone, and sandboxes that nobody cloned into.
@@ -35,6 +73,7 @@ class LeakSweep:
         Raises:
             ServiceError: The provider or the database cannot be asked.
         """
+        self._pause_s = self._again_s
         for name in await self._table.never_made(LONGEST):
             await self.remove(name)
         assigned = await self._table.assigned()
@@ -43,25 +82,25 @@ class LeakSweep:
         known = set(await self._table.names())
         for name in there - known:
             await self._remove_unknown(name)
-        for row in assigned:
-            if row.name not in there or _is_overdue(row):
-                await self._look(row)
+        doubtful = [row for row in assigned if row.name not in there or _is_overdue(row)]
+        if all([await self._look(row) for row in doubtful]):
+            self._pause_s = SWEEP_S
 
     async def remove(self, name: str) -> None:
         """Removes a sandbox and its row, in this order: what is left of a failure is found again."""
         await self._provider.destroy(name)
         await self._table.remove(name)
 
-    async def _look(self, row: Assigned) -> None:
-        """Removes a row whose sandbox is gone or was never used, unless somebody works there."""
+    async def _look(self, row: Assigned) -> bool:
+        """Removes a row whose sandbox is gone or was never used; False where somebody works there, or may."""
         try:
             if await self._locks.is_held(row.workspace):
-                # Whoever is there finds out. Where many sandboxes died under many callers, waiting for each of them
+                # It is looked at again soon. Where many sandboxes died under many callers, waiting for each of them
                 # in turn would keep an instance from starting for minutes.
-                return
+                return False
             async with self._locks.hold(row.workspace):
                 if await self._table.find(row.workspace) != row.name:
-                    return
+                    return True
                 # A list may have been short; a row is not forgotten for that.
                 found = await self._provider.find(row.name)
                 if found is None or (not found.has_repository and _is_overdue(row)):
@@ -70,6 +109,8 @@ class LeakSweep:
         except ServiceError as exc:
             # Somebody is there, or the locks are away: the next sweep looks again.
             _log.warning("sandbox_not_swept", sandbox=row.name, why=exc.message)
+            return False
+        return True
 
     async def _remove_unknown(self, name: str) -> None:
         found = await self._provider.find(name)

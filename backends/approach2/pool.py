@@ -31,7 +31,6 @@ from backends.common.workspace import WorkspaceId
 
 _LEARN_S: Final = 5.0
 """Age of what is known of other instances' doings."""
-_SWEEP_S: Final = 600.0
 _LOOKS: Final = 3
 """At each warm sandbox, in the time after which it would be gone."""
 _LOOK_S: Final = 600.0
@@ -50,7 +49,7 @@ class SandboxPoolManager:
     ) -> None:
         self._provider = provider
         self._table = table
-        self._leaks = LeakSweep(provider, table, locks)
+        self._leaks = LeakSweep(provider, table, locks, settings.again_s)
         self._settings = settings
         terms = provider.terms
         self._pace = Pace(settings.creations_per_s or terms.creations_per_s)
@@ -94,7 +93,7 @@ class SandboxPoolManager:
         await self.look_after()
         keeping: dict[str, tuple[Callable[[], Awaitable[None]], float]] = {
             "look_after": (self.look_after, self._look_s),
-            "sweep": (self.sweep, _SWEEP_S),
+            "sweep": (self._leaks.sweep_in_time, 0.0),
             "learn": (self._learn_and_refill, _LEARN_S),
             "refill": (self._keep_refilled, 0.0),
         }
@@ -177,6 +176,7 @@ class SandboxPoolManager:
         self._nobody_waits.clear()
         try:
             await self._learn()
+            has_made_room = False
             while True:
                 try:
                     async with self._pace.turn():
@@ -184,10 +184,13 @@ class SandboxPoolManager:
                         return self._warm.popleft() if self._warm else await self._maker.make(_labels(workspace))
                 except PoolFullError:
                     # The last of those that there may be is on its way into the pool, perhaps: it will do.
-                    if not self._warm and not self._making:
-                        raise
-                    if not self._warm:
+                    if not self._warm and self._making:
                         await asyncio.wait(self._making, return_when=asyncio.FIRST_COMPLETED)
+                    elif not self._warm and has_made_room:
+                        raise
+                    elif not self._warm:
+                        await self._leaks.make_room()
+                        has_made_room = True
         finally:
             self._waiting -= 1
             if not self._waiting:

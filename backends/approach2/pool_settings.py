@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from backends.approach2.leaks import AGAIN_S
+
 MINIMUM: Final = 3
 """Fewer would make the pool pointless."""
 MOST: Final = 10_000
@@ -21,12 +23,14 @@ class PoolSettings:
         total: Of all, at most.
         creations_per_s: By one instance; None = what the provider allows.
         is_drained: What is warm is removed when an instance ends, instead of being left to the others and the next run.
+        again_s: After which a sweep looks again at what it could not look at (`LeakSweep`).
     """
 
     warm: int = MINIMUM
     total: int = MOST
     creations_per_s: float | None = None
     is_drained: bool = False
+    again_s: float = AGAIN_S
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> PoolSettings:

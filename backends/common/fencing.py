@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -41,11 +42,13 @@ _GONE: Final = 115
 
 # Only the last directory is made: a sandbox that is gone must not rise again as an empty one. A log that cannot be
 # written keeps nobody from work. Where there is one the shell stays, with the lock, until it has said how it ended;
-# whoever kills the group kills both.
+# whoever kills the group kills both. A pipe that was planted would hold up whoever opens it, with the lock in hand.
 _GUARD: Final = f"""set -eu
 place=$1 mine=$2 writer=$3 what=$4; shift 4
 umask 077
+plain() {{ [ ! -e "$1" ] || [ -f "$1" ]; }}
 [ -d "$place" ] || mkdir "$place" 2>/dev/null || [ -d "$place" ] || exit {_GONE}
+for file in lock fence fence.new; do plain "$place/$file" || exit {_GONE}; done
 command exec 9>>"$place/lock" || exit {_GONE}
 flock -w {FLOCK_S} 9 || exit {_BUSY}
 last=0
@@ -55,7 +58,7 @@ if [ "$mine" -gt "$last" ]; then
   {{ echo "$mine" >"$place/fence.new" && mv "$place/fence.new" "$place/fence"; }} || exit {_GONE}
 fi
 [ -n "$writer" ] || exec "$@"
-say() {{ {{ echo "$writer $mine $*" >>"$place/{WRITERS}"; }} 2>/dev/null || :; }}
+say() {{ {{ plain "$place/{WRITERS}" && echo "$writer $mine $*" >>"$place/{WRITERS}"; }} 2>/dev/null || :; }}
 say begin "$what"
 code=0
 "$@" || code=$?
@@ -89,7 +92,7 @@ def check_guard(finished: Finished) -> Finished:
     if finished.code == _BUSY:
         raise busy()
     if finished.code == _GONE:
-        raise ServiceError(Code.SANDBOX_UNAVAILABLE, "the sandbox is gone, or nothing can be written there")
+        raise _unusable()
     return finished
 
 
@@ -104,19 +107,24 @@ def passing(box: Path, owner: int | None, fence: int, logged_as: str | None = No
         logged_as: A word for what is done, which is then said in `.crossfade/writers`.
 
     Raises:
-        ServiceError: `lock_lost`, `workspace_busy`, as `check_guard` has it.
+        ServiceError: `lock_lost`, `workspace_busy`, `sandbox_unavailable`, as `check_guard` has it.
         OSError: The directory cannot be used.
     """
-    plain = os.O_NOFOLLOW | os.O_CLOEXEC
+    # O_NONBLOCK: whatever was planted there, opening it must not hold up the thread.
+    plain = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with _opened(box, os.O_RDONLY | os.O_DIRECTORY | plain) as outer:
         with suppress(FileExistsError):
             os.mkdir(DIRECTORY, 0o700, dir_fd=outer)
         with _opened(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | plain, outer) as place:
             _give(place, owner)
             with _opened("lock", os.O_RDWR | os.O_CREAT | plain, place) as lock:
+                if not _is_plain(lock):
+                    raise _unusable()
                 _give(lock, owner)
                 _take(lock)
                 with _opened("fence", os.O_RDWR | os.O_CREAT | plain, place) as number:
+                    if not _is_plain(number):
+                        raise _unusable()
                     _give(number, owner)
                     last = int(os.read(number, 32).strip() or b"0")
                     if fence < last:
@@ -144,8 +152,10 @@ def _logged(place: int, owner: int | None, fence: int, what: str) -> Iterator[No
 
         # A log that cannot be written keeps nobody from work.
         with suppress(OSError):
-            log = opened.enter_context(_opened(WRITERS, flags, place))
-            _give(log, owner)
+            descriptor = opened.enter_context(_opened(WRITERS, flags, place))
+            if _is_plain(descriptor):
+                _give(descriptor, owner)
+                log = descriptor
         say(f"begin {what}")
         try:
             yield
@@ -162,8 +172,20 @@ def _opened(path: str | Path, flags: int, directory: int | None = None) -> Itera
         os.close(descriptor)
 
 
+def _is_plain(descriptor: int) -> bool:
+    """Whether it is a file that has no other name: what the owner of the box links there may be somebody else's."""
+    status = os.fstat(descriptor)
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
 def _give(descriptor: int, owner: int | None) -> None:
-    if owner is not None and os.fstat(descriptor).st_uid != owner:
+    """Gives away what the service has just made, or what it made when it was killed before it could give it away."""
+    if owner is None:
+        return
+    status = os.fstat(descriptor)
+    # Files are given away before anything is written: one that holds something was not made here.
+    is_new = status.st_uid == os.geteuid() and (stat.S_ISDIR(status.st_mode) or status.st_size == 0)
+    if is_new and status.st_uid != owner:
         os.fchown(descriptor, owner, owner)
 
 
@@ -182,6 +204,10 @@ def _take(lock: int) -> None:
 
 def _new_writer() -> str:
     return secrets.token_hex(8)
+
+
+def _unusable() -> ServiceError:
+    return ServiceError(Code.SANDBOX_UNAVAILABLE, "the sandbox is gone, or nothing can be written there")
 
 
 def _lost() -> ServiceError:

@@ -118,6 +118,10 @@ class LocalProvider:
         for unfinished in root.glob(".*"):
             if _is_abandoned(unfinished, abandoned_s):
                 remove_tree(unfinished)
+        # Of one that died while nobody looked. No home is without a box before: it gets its name when it is whole.
+        for home in root.iterdir():
+            if _NAME.fullmatch(home.name) and (home / "meta").is_dir():
+                self._clear_away(home.name)
 
     @property
     def terms(self) -> Terms:
@@ -166,14 +170,16 @@ class LocalProvider:
             return self._sandboxes.get(name)
 
     async def destroy(self, name: str) -> None:
-        """Removes a sandbox with everything in it."""
+        """Removes a sandbox with everything in it, and what is left of one that is gone.
+
+        Raises:
+            ServiceError: `sandbox_unavailable`: it is there and cannot be read.
+        """
         # One that was retired is not where it was.
         sandbox = self._sandboxes.get(name) or await self.find(name)
         self._sandboxes.pop(name, None)
         if _NAME.fullmatch(name):
-            await self._means.in_thread(lambda: self._remove(name))
-        if self._users is not None and sandbox is not None and sandbox.uid is not None:
-            self._users.release(sandbox.uid, self._root / name)
+            await self._means.in_thread(lambda: self._destroy(name, sandbox.uid if sandbox is not None else None))
 
     async def names(self) -> list[str]:
         """Every sandbox there is. One whose box is gone is none.
@@ -190,6 +196,8 @@ class LocalProvider:
     def _create(self, name: str) -> LocalSandbox:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a sandbox")
+        # What is left of one of that name that died: it was not found, and is in the way. Before other services wait.
+        self._clear_away(name)
         if self._users is None:
             return self._build(name, None)
         with self._users.claimed(self._root / name) as uid:
@@ -199,18 +207,55 @@ class LocalProvider:
         # Complete under another name first: a service that is killed in between leaves no half of a sandbox.
         building = self._unfinished(name)
         building.mkdir(mode=0o700)
-        (building / "meta").mkdir(mode=0o700)
-        _write(building / "meta" / "sandbox.json", json.dumps({"uid": uid}).encode(), 0o600, is_synced=True)
-        _write(building / "gitconfig", GLOBAL_CONFIG.encode(), 0o644)
-        for directory in (building / "box", building / "box" / "home"):
-            directory.mkdir(mode=0o700)
-            if uid is not None:
-                os.chown(directory, uid, uid)
-        building.chmod(0o711 if self._is_root else 0o700)
-        # What is left of one of that name that died: it was not found, and is in the way.
-        self._remove(name)
-        building.rename(self._root / name)
+        try:
+            (building / "meta").mkdir(mode=0o700)
+            _write(_note_of_sandbox(building), json.dumps({"uid": uid}).encode(), 0o600, is_synced=True)
+            _write(building / "gitconfig", GLOBAL_CONFIG.encode(), 0o644)
+            for directory in (building / "box", building / "box" / "home"):
+                directory.mkdir(mode=0o700)
+                if uid is not None:
+                    os.chown(directory, uid, uid)
+            building.chmod(0o711 if self._is_root else 0o700)
+            # Fails where one is: no directory takes the place of another that holds something.
+            building.rename(self._root / name)
+        except BaseException:
+            remove_tree(building)
+            raise
         return LocalSandbox(name, self._root / name, uid, self._means)
+
+    def _destroy(self, name: str, uid: int | None) -> None:
+        """Removes what has a name, and gives its user back.
+
+        Args:
+            name: Of the sandbox.
+            uid: Its user, where that is not noted there any more.
+        """
+        home = self._root / name
+        noted = _noted_uid(home)
+        self._remove(name)
+        self._release(name, uid if noted is None else noted)
+
+    def _clear_away(self, name: str) -> None:
+        """As `_destroy`, if no sandbox is there but what is left of one."""
+        home = self._root / name
+        if _has_box(home):
+            return
+        uid = _noted_uid(home)
+        leaving = self._unfinished(name)
+        try:
+            home.rename(leaving)
+        except FileNotFoundError:
+            return
+        if _has_box(leaving):
+            # Another instance has made it anew between the two looks.
+            leaving.rename(home)
+            return
+        remove_tree(leaving)
+        self._release(name, uid)
+
+    def _release(self, name: str, uid: int | None) -> None:
+        if self._users is not None and uid is not None:
+            self._users.release(uid, self._root / name)
 
     def _remove(self, name: str) -> None:
         # Under another name first, as it was made: nobody finds half of it.
@@ -225,11 +270,15 @@ class LocalProvider:
     def _open(self, name: str) -> LocalSandbox | None:
         home = self._root / name
         try:
-            uid = json.loads((home / "meta" / "sandbox.json").read_text())["uid"]
-            sandbox = LocalSandbox(name, home, uid, self._means, _InsideNow(_read_clone(home)))
-            sandbox.tidy()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            try:
+                uid = json.loads(_note_of_sandbox(home).read_text())["uid"]
+                sandbox = LocalSandbox(name, home, uid, self._means, _InsideNow(_read_clone(home)))
+                sandbox.tidy()
+            except (FileNotFoundError, NotADirectoryError) as exc:
+                if _has_box(home):
+                    # Somebody works there, whatever has become of the notes.
+                    raise _damaged() from exc
+                return None
         except (ValueError, KeyError, TypeError) as exc:
             raise _damaged() from exc
         except OSError as exc:
@@ -507,11 +556,39 @@ def _is_abandoned(path: Path, after_s: float) -> bool:
         return False
 
 
+def _has_box(home: Path) -> bool:
+    """Whether a sandbox is there, and not what is left of one.
+
+    Raises:
+        OSError: That cannot be said.
+    """
+    try:
+        return stat.S_ISDIR((home / "box").lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _note_of_sandbox(home: Path) -> Path:
+    return home / "meta" / "sandbox.json"
+
+
+def _noted_uid(home: Path) -> int | None:
+    """The user of a sandbox, also of one that is gone; None where it has none, or nothing can be read."""
+    try:
+        uid = json.loads(_note_of_sandbox(home).read_text())["uid"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return uid if isinstance(uid, int) else None
+
+
 def _read_clone(home: Path) -> dict[str, str] | None:
     try:
         content = json.loads((home / "meta" / "clone.json").read_text())
         return {part: str(content[part]) for part in ("url", "config", "tree")}
-    except FileNotFoundError:
+    except FileNotFoundError as exc:
+        if not (home / "meta").is_dir() and _has_box(home):
+            # Not even the place of the notes is left: that it holds no clone, nobody can say.
+            raise _damaged() from exc
         return None
     except (ValueError, KeyError, TypeError) as exc:
         # What is there belongs to somebody, whatever the note has become: nothing is tidied up for that.

@@ -54,21 +54,27 @@ class UserClaims:
         Raises:
             OSError: All are taken, or the claim cannot be written.
         """
-        descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with self._turn():
             uid = self._free(sandbox)
             (self._directory / str(uid)).write_text(str(sandbox))
             yield uid
-        finally:
-            os.close(descriptor)
 
     def release(self, uid: int, sandbox: Path) -> None:
-        """Gives a uid back, if it is this sandbox's."""
+        """Gives a uid back, if it is this sandbox's. Not within `claimed`; blocking."""
         path = self._directory / str(uid)
-        with contextlib.suppress(FileNotFoundError):
+        # Else another service could take the claim between the look and the removal, which would then be of its claim.
+        with self._turn(), contextlib.suppress(FileNotFoundError):
             if path.read_text() == str(sandbox):
                 path.unlink()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _free(self, sandbox: Path) -> int:
         start = int.from_bytes(hashlib.sha256(os.fsencode(sandbox)).digest()[:8], "big")

@@ -43,8 +43,12 @@ async def run(box: Path, script: str, fence: int = 1, *, is_logged: bool, stdin:
     """A shell under the fence."""
     command = guarded(Command(("sh", "-c", script), what="work"), str(box / DIRECTORY), fence, is_logged=is_logged)
     process = await asyncio.create_subprocess_exec(*command.argv, stdin=PIPE, stdout=PIPE, stderr=PIPE)
-    stdout, stderr = await process.communicate(stdin)
-    code = await process.wait()
+    try:
+        stdout, stderr = await process.communicate(stdin)
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
     return Finished(code if code >= 0 else 128 - code, stdout, stderr)
 
 
@@ -131,15 +135,98 @@ async def test_a_writer_whose_group_is_killed_has_no_end_and_holds_up_nobody(box
     assert faults(log_of(box)) == []
 
 
-@pytest.mark.parametrize("plant", [lambda path, _: os.mkfifo(path), lambda path, other: path.symlink_to(other)])
-async def test_a_service_writes_its_log_into_nothing_that_was_planted(box: Path, tmp_path: Path, plant: Plant) -> None:
-    (tmp_path / "other").write_text("kept")
+def a_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_link(path: Path, other: Path) -> None:
+    path.symlink_to(other)
+
+
+def a_second_name(path: Path, other: Path) -> None:
+    path.hardlink_to(other)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A file of somebody else."""
+    path = tmp_path / "other"
+    path.write_text("1")
+    return path
+
+
+OWNER = 12345 if os.geteuid() == 0 else None
+
+
+def is_as_it_was(other: Path) -> bool:
+    return (other.read_text(), other.stat().st_uid) == ("1", os.geteuid())
+
+
+@pytest.mark.parametrize("plant", [a_pipe, a_link, a_second_name])
+async def test_a_service_writes_its_log_into_nothing_that_was_planted(box: Path, other: Path, plant: Plant) -> None:
     (box / DIRECTORY).mkdir()
-    plant(box / DIRECTORY / WRITERS, tmp_path / "other")
-    with passing(box, None, 1, "write_file"):
+    plant(box / DIRECTORY / WRITERS, other)
+    with passing(box, OWNER, 1, "write_file"):
         (box / "done").touch()
     assert (box / "done").exists()
-    assert (tmp_path / "other").read_text() == "kept"
+    assert is_as_it_was(other)
+
+
+async def test_a_service_writes_its_log_into_no_pipe_that_somebody_reads(box: Path) -> None:
+    (box / DIRECTORY).mkdir()
+    os.mkfifo(box / DIRECTORY / WRITERS)
+    reader = os.open(box / DIRECTORY / WRITERS, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with passing(box, OWNER, 1, "write_file"):
+            pass
+        assert os.read(reader, 1) == b""
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["lock", "fence"])
+@pytest.mark.parametrize("plant", [a_pipe, a_second_name])
+async def test_a_service_locks_and_numbers_nothing_that_was_planted(
+    box: Path, other: Path, plant: Plant, name: str
+) -> None:
+    (box / DIRECTORY).mkdir()
+    plant(box / DIRECTORY / name, other)
+    with pytest.raises(ServiceError) as caught, passing(box, OWNER, 7):
+        (box / "done").touch()
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    assert not (box / "done").exists()
+    assert is_as_it_was(other)
+
+
+@pytest.mark.skipif(OWNER is None, reason="only root can give files away")
+async def test_what_a_killed_service_made_and_had_not_given_away_is_given_away_by_the_next(box: Path) -> None:
+    (box / DIRECTORY).mkdir()
+    names = ["fence", "lock", WRITERS]
+    for name in names:
+        (box / DIRECTORY / name).touch()
+    with passing(box, OWNER, 1, "write_file"):
+        pass
+    assert {path.stat().st_uid for path in [box / DIRECTORY, *(box / DIRECTORY).iterdir()]} == {OWNER}
+    assert names_in(box / DIRECTORY) == names
+
+
+async def test_a_guard_whose_log_is_a_pipe_keeps_nobody_from_work(box: Path) -> None:
+    (box / DIRECTORY).mkdir()
+    os.mkfifo(box / DIRECTORY / WRITERS)
+    async with asyncio.timeout(20):
+        assert (await run(box, "exit 7", is_logged=True)).code == 7
+
+
+@logged
+@pytest.mark.parametrize("name", ["lock", "fence", "fence.new"])
+async def test_a_guard_waits_for_nobody_at_a_pipe(box: Path, name: str, is_logged: bool) -> None:
+    (box / DIRECTORY).mkdir()
+    os.mkfifo(box / DIRECTORY / name)
+    async with asyncio.timeout(20):
+        with pytest.raises(ServiceError) as caught:
+            check_guard(await run(box, f"touch {box}/done", is_logged=is_logged))
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    assert not (box / "done").exists()
 
 
 # --- the services --------------------------------------------------------------------------------------------------

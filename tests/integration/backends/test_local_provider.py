@@ -15,7 +15,7 @@ from backends.common.errors import Code, ServiceError
 from backends.common.git_command import Command
 from backends.common.local_provider import LocalProvider, LocalSandbox
 from backends.common.removal import remove_tree
-from tests.integration.backends.test_processes import processes_with
+from tests.integration.backends.test_processes import names_in, processes_with
 from tests.support.services import sandbox_home
 from tests.support.waiting import until
 
@@ -270,3 +270,54 @@ async def test_a_damaged_note_of_a_clone_never_costs_the_clone(content: bytes) -
         with pytest.raises(ServiceError):
             await again.find("sandbox0")
         assert (tree / ".git").is_dir()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_sandbox_whose_notes_are_gone_is_damaged_and_makes_way_for_no_other(is_known: bool) -> None:
+    with sandbox_home() as home:
+        provider = LocalProvider(home / "service")
+        tree = await a_repository(await provider.create("sandbox0"))
+        remove_tree(tree.parent.parent / "meta")
+        provider = provider if is_known else LocalProvider(home / "service")
+        for attempt in (provider.find, provider.create):
+            with pytest.raises(ServiceError) as caught:
+                await attempt("sandbox0")
+            assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+            assert (tree / ".git" / "config").exists()
+        assert names_in(home / "service") == ["sandbox0"]
+
+
+async def test_no_sandbox_is_made_in_the_place_of_another() -> None:
+    with sandbox_home() as home:
+        provider = LocalProvider(home / "service")
+        tree = await a_repository(await provider.create("sandbox0"))
+        with pytest.raises(ServiceError) as caught:
+            await provider.create("sandbox0")
+        assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+        assert (tree / ".git" / "config").exists()
+        assert names_in(home / "service") == ["sandbox0"]
+
+
+async def test_what_is_left_of_a_sandbox_that_died_is_destroyed_made_anew_or_found_at_the_start() -> None:
+    with sandbox_home() as home:
+        root = home / "service"
+        provider = LocalProvider(root)
+        for name in ("destroyed", "made0anew", "forgotten", "living00"):
+            await provider.create(name)
+        before = claims_in(home)
+        for name in ("destroyed", "made0anew", "forgotten"):
+            remove_tree(root / name / "box")
+        await provider.destroy("destroyed")
+        assert not (root / "destroyed").exists()
+        again = await provider.create("made0anew")
+        # Another instance begins while one is being made.
+        (root / ".building-1").mkdir()
+        LocalProvider(root, is_shared=True)
+        assert names_in(root) == [".building-1", "living00", "made0anew"]
+        assert again.is_there()
+        assert len(claims_in(home)) == len(before) / 2
+
+
+def claims_in(home: Path) -> list[str]:
+    """Users that are taken, where the service is root."""
+    return [name for name in names_in(home / "users") if name.isdecimal()] if os.geteuid() == 0 else []

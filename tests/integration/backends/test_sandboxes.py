@@ -51,6 +51,8 @@ def home() -> Iterator[Path]:
 async def lose_sandbox(service: Service, agent: Agent, part: str = ".") -> None:
     """Removes the sandbox of a workspace, or a part of it, behind the service's back."""
     tree = await tree_of(service, agent)
+    # Who looks at the workspace behind the answer writes beside it: something would be left.
+    await has_been_surveyed(service)
     await asyncio.to_thread(remove_tree, tree.parent.parent / part)
 
 
@@ -123,6 +125,7 @@ async def test_a_call_whose_sandbox_dies_says_so_and_its_workspace_starts_afresh
         ):
             assert not (await agent.call("git.clone", url=str(bare))).is_error
             tree = await tree_of(service, agent)
+            await has_been_surveyed(service)
             cloning = asyncio.create_task(agent.call("git.clone", url=f"{remote.url}/slow/project.git"))
             await until(remote.arrived.is_set, "git asks the remote")
             await asyncio.to_thread(remove_tree, tree.parent.parent / part)

@@ -68,7 +68,7 @@ EXPECTED = {
     "unknown_workspace",
     "workspace_busy",
     "sandbox_unavailable",
-    # Where there is more to do than the machine can, Redis answers too late now and then.
+    # By an instance that is coming back and is asked before it is ready.
     "locks_unavailable",
     # A pull where a file that comes was changed, and one where a commit stands in its way.
     "conflict",

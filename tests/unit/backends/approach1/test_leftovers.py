@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,3 +102,15 @@ async def test_a_sandbox_that_is_not_found_takes_its_record_along_unless_it_is_m
     await until(lambda: not bench.notes.holds_something(EMPTY), "it is forgotten")
     await until(lambda: not bench.leftovers.is_busy, "it has looked at both")
     assert bench.notes.holds_something(CLONED)
+
+
+async def test_what_is_left_of_a_sandbox_goes_with_its_record(bench: Bench) -> None:
+    for workspace in (CLONED, EMPTY):
+        await bench.clone(workspace)
+        await bench.notes.changed(workspace, URL)
+        shutil.rmtree(bench.root / workspace.digest / "box")
+    bench.leftovers.lost(EMPTY)
+    await until(lambda: not bench.leftovers.is_busy, "it has looked")
+    assert [path.name for path in bench.root.iterdir()] == [CLONED.digest]
+    await bench.leftovers.sweep()
+    assert list(bench.root.iterdir()) == []

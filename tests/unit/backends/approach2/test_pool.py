@@ -194,6 +194,33 @@ async def test_a_sweep_waits_for_nobody_who_holds_a_workspace(root: Path, table:
     await pool.aclose()
 
 
+async def test_what_a_sweep_could_not_look_at_is_looked_at_again_soon(root: Path, table: SandboxTable) -> None:
+    locks = LocalLocks()
+    pool = SandboxPoolManager(LocalProvider(root), table, locks, PoolSettings(3, 6, again_s=0.01))
+    async with locks.hold(workspace(0)):
+        gone = await pool.checkout(workspace(0))
+        shutil.rmtree(root / gone.name / "box")
+        await pool.start()
+        assert await table.find(workspace(0)) == gone.name
+
+    async def is_forgotten() -> bool:
+        return await table.find(workspace(0)) is None
+
+    await until_async(is_forgotten, "the row goes")
+    await pool.aclose()
+
+
+async def test_a_full_pool_has_room_where_sandboxes_have_died(
+    pool: SandboxPoolManager, table: SandboxTable, root: Path
+) -> None:
+    given = [await pool.checkout(workspace(number)) for number in range(6)]
+    for sandbox in given[:3]:
+        shutil.rmtree(root / sandbox.name / "box")
+    found = await asyncio.gather(*(pool.checkout(workspace(number)) for number in range(6, 9)))
+    assert sandboxes(root) == {sandbox.name for sandbox in [*given[3:], *found]}
+    assert [await table.find(workspace(number)) for number in range(3)] == [None] * 3
+
+
 async def test_a_pool_with_all_in_use_is_as_warm_as_it_may_be(root: Path, table: SandboxTable) -> None:
     first = pool_of(root, table, 3, 6)
     await first.start()
