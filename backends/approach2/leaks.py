@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -74,22 +75,32 @@ class LeakSweep:
             ServiceError: The provider or the database cannot be asked.
         """
         self._pause_s = self._again_s
-        for name in await self._table.never_made(LONGEST):
-            await self.remove(name)
+        is_done = [await self._try(name, self.remove(name)) for name in await self._table.never_made(LONGEST)]
         assigned = await self._table.assigned()
         # In this order: what is made meanwhile by another instance is noted before it is there.
         there = set(await self._provider.names())
         known = set(await self._table.names())
         for name in there - known:
-            await self._remove_unknown(name)
+            # Nobody waits for these: one that cannot be removed is not tried again soon.
+            await self._try(name, self._remove_unknown(name))
         doubtful = [row for row in assigned if row.name not in there or _is_overdue(row)]
-        if all([await self._look(row) for row in doubtful]):
+        is_done += [await self._look(row) for row in doubtful]
+        if all(is_done):
             self._pause_s = SWEEP_S
 
     async def remove(self, name: str) -> None:
         """Removes a sandbox and its row, in this order: what is left of a failure is found again."""
         await self._provider.destroy(name)
         await self._table.remove(name)
+
+    async def _try(self, name: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Does something about one sandbox; False where that failed: one that is damaged keeps none from the others."""
+        try:
+            await work
+        except ServiceError as exc:
+            _log.warning("sandbox_not_swept", sandbox=name, why=exc.message)
+            return False
+        return True
 
     async def _look(self, row: Assigned) -> bool:
         """Removes a row whose sandbox is gone or was never used; False where somebody works there, or may."""
@@ -98,19 +109,21 @@ class LeakSweep:
                 # It is looked at again soon. Where many sandboxes died under many callers, waiting for each of them
                 # in turn would keep an instance from starting for minutes.
                 return False
-            async with self._locks.hold(row.workspace):
-                if await self._table.find(row.workspace) != row.name:
-                    return True
-                # A list may have been short; a row is not forgotten for that.
-                found = await self._provider.find(row.name)
-                if found is None or (not found.has_repository and _is_overdue(row)):
-                    metrics.LEAKS_REMOVED.inc()
-                    await to_the_end(self.remove(row.name))
         except ServiceError as exc:
-            # Somebody is there, or the locks are away: the next sweep looks again.
             _log.warning("sandbox_not_swept", sandbox=row.name, why=exc.message)
             return False
-        return True
+        # Where somebody is there after all, or the locks are away, the next sweep looks again.
+        return await self._try(row.name, self._look_under_lock(row))
+
+    async def _look_under_lock(self, row: Assigned) -> None:
+        async with self._locks.hold(row.workspace):
+            if await self._table.find(row.workspace) != row.name:
+                return
+            # A list may have been short; a row is not forgotten for that.
+            found = await self._provider.find(row.name)
+            if found is None or (not found.has_repository and _is_overdue(row)):
+                metrics.LEAKS_REMOVED.inc()
+                await to_the_end(self.remove(row.name))
 
     async def _remove_unknown(self, name: str) -> None:
         found = await self._provider.find(name)

@@ -412,6 +412,19 @@ async def test_a_start_keeps_what_somebody_works_in_and_no_row_names(root: Path,
     assert config.exists()
 
 
+async def test_a_damaged_sandbox_keeps_no_instance_from_starting(root: Path, table: SandboxTable) -> None:
+    unknown = await LocalProvider(root).create("unknown0")
+    (root / unknown.name / "meta" / "sandbox.json").write_text("nonsense")
+    await LocalProvider(root).create("unknown1")
+    pool = pool_of(root, table, 3, 6)
+    await pool.start()
+    await pool.wait_warm()
+    assert (pool.warm, pool.why_not_ready()) == (3, None)
+    assert (root / "unknown0").exists()
+    assert not (root / "unknown1").exists()
+    await pool.aclose()
+
+
 async def put_clone(root: Path, sandbox: Sandbox) -> Path:
     config = root / sandbox.name / "box" / "clone-1" / ".git" / "config"
     config.parent.mkdir(parents=True)
