@@ -7,6 +7,7 @@ quick look; `make torture` multiplies them and goes on for two minutes.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import random
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -228,8 +229,8 @@ class Logs:
     Attributes:
         place: Where the sandboxes are.
         database: Says which workspace has which.
-        kept: Further links to the logs, which are therefore complete and stay.
-        linked: Names of their sandboxes.
+        kept: Closes the logs, which are held open and are therefore complete and stay.
+        opened: The logs by their sandbox. No further link: the services write into no file that has another name.
         workspaces: Which each of those is of.
         unowned: Those of which that was not found out.
         is_over: The crowd has gone.
@@ -237,8 +238,8 @@ class Logs:
 
     place: Place
     database: Path
-    kept: Path
-    linked: set[str] = field(default_factory=set)
+    kept: ExitStack
+    opened: dict[str, int] = field(default_factory=dict)
     workspaces: dict[str, str] = field(default_factory=dict)
     unowned: set[str] = field(default_factory=set)
     is_over: bool = False
@@ -247,16 +248,16 @@ class Logs:
         """Whether it was the last look."""
         is_over = self.is_over
         there = self.place.boxes()
-        for name in there.keys() - self.linked:
+        for name in there.keys() - self.opened.keys():
             with suppress(FileNotFoundError):
-                (self.kept / name).hardlink_to(there[name] / DIRECTORY / WRITERS)
-                self.linked.add(name)
-        if not self.linked <= self.workspaces.keys() | self.unowned:
+                self.opened[name] = os.open(there[name] / DIRECTORY / WRITERS, os.O_RDONLY)
+                self.kept.callback(os.close, self.opened[name])
+        if not self.opened.keys() <= self.workspaces.keys() | self.unowned:
             with closing(sqlite3.connect(self.database, timeout=30)) as connection:
                 query = "SELECT name, workspace_hash FROM git_sandboxes WHERE workspace_hash IS NOT NULL"
                 self.workspaces.update(connection.execute(query))
             # Gone before it was asked for.
-            self.unowned |= self.linked - self.workspaces.keys()
+            self.unowned |= self.opened.keys() - self.workspaces.keys()
         return is_over
 
     async def collect(self) -> None:
@@ -265,7 +266,7 @@ class Logs:
 
     def read(self) -> dict[str, list[Line]]:
         """By sandbox."""
-        return {path.name: read_log(path) for path in sorted(self.kept.iterdir())}
+        return {name: read_log(Path(f"/proc/self/fd/{log}")) for name, log in sorted(self.opened.items())}
 
     def faults(self) -> list[str]:
         """Where two wrote at once: in one sandbox, or in two of one workspace."""
@@ -303,7 +304,18 @@ async def restart(running: list[Service], again: Callable[[], Service]) -> None:
         await after(RESTART_EVERY_S)
         running[1].process.kill()
         await asyncio.to_thread(running[1].process.wait)
-        running[1] = again()
+
+        def is_begun() -> bool:
+            try:
+                running[1] = again()
+            except OSError as exc:
+                # A client of anybody on this machine may have that port for a moment.
+                if exc.errno != errno.EADDRINUSE:
+                    raise
+                return False
+            return True
+
+        await until(is_begun, "its port is free")
         await wait_ready(running[1])
 
 
@@ -319,9 +331,7 @@ async def test_nothing_is_left_and_no_two_write(
     provider: Callable[[Path], AbstractContextManager[Place]], tmp_path: Path, redis: RedisProcess
 ) -> None:
     bare = bare_repository(tmp_path)
-    with sandbox_home() as home:
-        kept = home / "logs"
-        kept.mkdir()
+    with sandbox_home() as home, ExitStack() as kept:
         database = tmp_path / "shared.db"
         with provider(home) as place:
             env = {
@@ -357,7 +367,7 @@ async def test_nothing_is_left_and_no_two_write(
                 wrote = Counter(line.what for lines in logs.read().values() for line in lines)
                 for figures in (crowd.codes, crowd.said, dict(wrote)):
                     print(figures)  # noqa: T201 - shown by `make torture`
-                print(f"{len(logs.linked)} sandboxes were written in")  # noqa: T201 - likewise
+                print(f"{len(logs.opened)} sandboxes were written in")  # noqa: T201 - likewise
                 assert not logs.faults()
                 assert crowd.codes.pop("ok") > TASKS
                 assert set(crowd.codes) <= EXPECTED | {"git_failed"}
