@@ -126,7 +126,11 @@ def passing(box: Path, owner: int | None, fence: int, logged_as: str | None = No
                     if not _is_plain(number):
                         raise _unusable()
                     _give(number, owner)
-                    last = int(os.read(number, 32).strip() or b"0")
+                    try:
+                        last = int(os.read(number, 32).strip() or b"0")
+                    except ValueError:
+                        # Whoever owns the box has written there.
+                        raise _unusable() from None
                     if fence < last:
                         raise _lost()
                     if fence > last:

@@ -199,6 +199,14 @@ async def test_a_service_locks_and_numbers_nothing_that_was_planted(
 
 
 @pytest.mark.skipif(OWNER is None, reason="only root can give files away")
+async def test_a_number_that_is_none_lets_nobody_pass(box: Path) -> None:
+    (box / ".crossfade").mkdir()
+    (box / ".crossfade" / "fence").write_text("seven\n")
+    with pytest.raises(ServiceError) as caught, passing(box, None, 8):
+        pass
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+
+
 async def test_what_a_killed_service_made_and_had_not_given_away_is_given_away_by_the_next(box: Path) -> None:
     (box / DIRECTORY).mkdir()
     names = ["fence", "lock", WRITERS]
