@@ -13,7 +13,8 @@ import pytest
 from backends.common.child import Limits
 from backends.common.errors import Code, ServiceError
 from backends.common.git_command import Command
-from backends.common.local_provider import LocalProvider, LocalSandbox
+from backends.common.local_provider import LocalProvider
+from backends.common.local_sandbox import LocalSandbox
 from backends.common.removal import remove_tree
 from tests.integration.backends.test_processes import names_in, processes_with
 from tests.support.services import sandbox_home

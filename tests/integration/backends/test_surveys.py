@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.common.local_provider import LocalProvider, LocalSandbox
+from backends.common.local_provider import LocalProvider
+from backends.common.local_sandbox import LocalSandbox
 from backends.common.survey import KEPT_KIB, survey
 from tests.support.services import bare_repository, sandbox_home
 from tests.support.simple_service import WORKSPACE, Simple, simple_service

@@ -20,7 +20,8 @@ from backends.approach2.pool_settings import PoolSettings
 from backends.approach2.table import SandboxTable
 from backends.common.calls import now
 from backends.common.errors import Code, ServiceError
-from backends.common.local_provider import LocalProvider, LocalSandbox
+from backends.common.local_provider import LocalProvider
+from backends.common.local_sandbox import LocalSandbox
 from backends.common.locks import LocalLocks
 from backends.common.sandbox import Sandbox
 from backends.common.workspace import WorkspaceId
