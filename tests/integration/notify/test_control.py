@@ -67,8 +67,12 @@ async def test_kills_and_rearms_are_told_over_a_restart_of_control(tmp_path: Pat
                 await until(lambda: target.kinds() == ["kill", "rearm"])
                 assert (await desk.ask("POST", "/v1/notifications", {"reason": "do you hear"})).status_code == 202
                 await until(lambda: target.kinds() == ["kill", "rearm", "test"])
-                metrics = (await desk.ask("GET", "/metrics", by=None)).text
-                assert 'crossfade_notifications_total{result="delivered",target="webhook"} 2.0' in metrics
+
+                async def are_counted() -> bool:
+                    metrics = (await desk.ask("GET", "/metrics", by=None)).text
+                    return 'crossfade_notifications_total{result="delivered",target="webhook"} 2.0' in metrics
+
+                await until_async(are_counted, "the answers of the target are in, too")
     assert (target.taken[0]["target"], target.taken[0]["reason"]) == ("group:store", "it burns")
 
 
