@@ -177,20 +177,21 @@ class SandboxPoolManager:
         try:
             await self._learn()
             has_made_room = False
-            while True:
+            while not self._warm:
                 try:
                     async with self._pace.turn():
                         # One may have become warm while others were made.
                         return self._warm.popleft() if self._warm else await self._maker.make(_labels(workspace))
                 except PoolFullError:
-                    # The last of those that there may be is on its way into the pool, perhaps: it will do.
-                    if not self._warm and self._making:
+                    if self._making:
+                        # The last of those that there may be is on its way into the pool: it will do.
                         await asyncio.wait(self._making, return_when=asyncio.FIRST_COMPLETED)
-                    elif not self._warm and has_made_room:
-                        raise
-                    elif not self._warm:
-                        await self._leaks.make_room()
+                    elif not has_made_room:
                         has_made_room = True
+                        await self._leaks.make_room()
+                    elif not self._warm:
+                        raise
+            return self._warm.popleft()
         finally:
             self._waiting -= 1
             if not self._waiting:

@@ -253,6 +253,24 @@ async def test_what_a_dead_instance_left_warm_is_given_away_by_the_others(root: 
     await living.aclose()
 
 
+async def test_what_others_left_warm_is_given_away_without_a_turn_to_make_one(root: Path, table: SandboxTable) -> None:
+    """At an hour for each creation, a checkout that waited for its turn would never end."""
+    living = SandboxPoolManager(LocalProvider(root), table, LocalLocks(), PoolSettings(3, 20, 1 / 3600))
+    first = pool_of(root, table, 3, 20)
+    await first.start()
+    await first.wait_warm()
+    await first.aclose()
+    await living.start()
+    second = pool_of(root, table, 6, 20)
+    await second.start()
+    await second.wait_warm()
+    await second.aclose()
+    async with asyncio.timeout(20):
+        given = [await living.checkout(workspace(number)) for number in range(6)]
+    assert len({sandbox.name for sandbox in given}) == 6
+    await living.aclose()
+
+
 async def test_a_pool_is_drained_where_that_is_wanted(root: Path, table: SandboxTable) -> None:
     pool = SandboxPoolManager(LocalProvider(root), table, LocalLocks(), PoolSettings(is_drained=True))
     await pool.start()
